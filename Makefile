@@ -1,0 +1,43 @@
+# PYTHON chooses the interpreter for .venv, 3.11 or newer.
+PYTHON ?= python3
+VENV := .venv/bin
+
+# What `make lock` resolves with.
+UV := uv==0.13.9
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup can-mount demo test check bench lock clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: ## install what is missing: system packages, .venv, the native shim
+	@PYTHON='$(PYTHON)' tools/setup
+
+can-mount:
+	@tools/can-mount
+
+demo: can-mount setup ## run the main job on a temporary mount
+	@$(VENV)/vfs-volatile demo
+
+test: can-mount setup ## run the tests (with CI set, a skipped test has failed)
+	@$(VENV)/python -m pytest -q -p no:randomly $(if $(CI),-p tools.no_skips)
+
+check: setup ## check style, types, imports and C warnings
+	@tools/check
+
+bench: can-mount setup ## measure, beside tmpfs
+	@$(VENV)/python -m tools.bench
+
+lock: ## resolve the Python packages anew into requirements.lock
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet $(UV)
+	build/lock/bin/uv pip compile pyproject.toml --group dev --upgrade --universal \
+	    --python-version 3.11 --generate-hashes --quiet --no-config \
+	    --custom-compile-command 'make lock' --output-file requirements.lock
+
+clean: ## remove everything that make made, .venv too
+	rm -rf .venv build vfs_volatile.egg-info vfs_volatile/native/*.so
+	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find vfs_volatile tests tools -name __pycache__ -prune -exec rm -rf {} +

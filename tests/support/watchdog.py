@@ -1,0 +1,153 @@
+"""A process beside pytest that frees a mount whose time is up, and keeps the evidence.
+
+It must be a process: a page fault in a hung mount stops every thread of pytest that needs the
+interpreter. It also frees everything when pytest dies. Orders come as JSON lines on stdin, and end
+of file means that pytest is gone:
+
+    {"order": "arm", "mountpoint": DIR, "daemon": PID, "seconds": N, "evidence": FILE}
+    {"order": "disarm", "mountpoint": DIR}
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TextIO
+
+from tests.support.mountinfo import fuse_connection
+
+STACKS_SIGNAL = signal.SIGUSR1
+
+
+class Watchdog:
+    """pytest's end: arm a mount with a deadline, disarm it when it is gone."""
+
+    def __init__(self, stacks: Path) -> None:
+        self._stacks: TextIO = stacks.open("w")
+        faulthandler.register(STACKS_SIGNAL, self._stacks, all_threads=True)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.watchdog", str(os.getpid()), str(stacks)],
+            stdin=subprocess.PIPE,
+            cwd=Path(__file__).parents[2],
+            start_new_session=True,  # Ctrl-C at pytest must not stop it
+        )
+
+    def arm(self, mountpoint: Path, daemon: int, seconds: float, evidence: Path) -> None:
+        """(Re)start the clock of a mount: ``seconds`` from now it is freed."""
+        self._send(
+            order="arm",
+            mountpoint=str(mountpoint),
+            daemon=daemon,
+            seconds=seconds,
+            evidence=str(evidence),
+        )
+
+    def disarm(self, mountpoint: Path) -> None:
+        self._send(order="disarm", mountpoint=str(mountpoint))
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=30)
+        faulthandler.unregister(STACKS_SIGNAL)
+        self._stacks.close()
+
+    def _send(self, **order: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(order).encode() + b"\n")
+        self._process.stdin.flush()
+
+
+class _Armed:
+    """One mount under guard."""
+
+    def __init__(self, order: dict[str, object]) -> None:
+        self.mountpoint = Path(str(order["mountpoint"]))
+        self.daemon = int(str(order["daemon"]))
+        self.evidence = Path(str(order["evidence"]))
+        self.expires = time.monotonic() + float(str(order["seconds"]))
+
+
+def _descendants(pid: int) -> list[int]:
+    """``pid`` and all processes below it, by the parents in /proc."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                children.setdefault(parent, []).append(int(entry.name))
+    found = [pid]
+    for process in found:
+        found.extend(children.get(process, []))
+    return found
+
+
+def _kernel_view(pid: int) -> str:
+    """Command line, and state and kernel stack of each thread of ``pid``."""
+    lines = [f"== process {pid}"]
+    with contextlib.suppress(OSError):
+        lines.append(Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode())
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            state = (task / "status").read_text().split("State:")[1].splitlines()[0].strip()
+            lines.append(f"-- thread {task.name}: {state}, in {(task / 'wchan').read_text()}")
+            lines.append((task / "stack").read_text())
+    return "\n".join(lines)
+
+
+def _free(armed: _Armed, pytest_pid: int, stacks: Path) -> None:
+    """Write the evidence down, then abort the connection, unmount and end the daemon."""
+    processes = dict.fromkeys([*_descendants(pytest_pid), *_descendants(armed.daemon)])
+    text = [_kernel_view(pid) for pid in processes if pid != os.getpid()]
+    with contextlib.suppress(OSError):
+        os.kill(pytest_pid, STACKS_SIGNAL)
+    with contextlib.suppress(OSError):
+        os.kill(armed.daemon, signal.SIGABRT)  # started with -X faulthandler: dumps its stacks
+    time.sleep(0.5)  # grace for both dumps; nothing tells when they are written
+    with contextlib.suppress(OSError):
+        text.append("== pytest's stacks\n" + stacks.read_text())
+    armed.evidence.write_text("\n".join(text))
+    connection = fuse_connection(armed.mountpoint)
+    if connection is not None:
+        with contextlib.suppress(OSError):
+            (connection / "abort").write_text("1")
+        subprocess.run(["umount", "-l", armed.mountpoint], check=False, timeout=10)
+    with contextlib.suppress(OSError):
+        os.kill(armed.daemon, signal.SIGKILL)
+
+
+def _read_orders(chunk: bytes, guarded: dict[str, _Armed]) -> None:
+    for line in chunk.splitlines():
+        order = json.loads(line)
+        if order["order"] == "arm":
+            guarded[order["mountpoint"]] = _Armed(order)
+        else:
+            guarded.pop(order["mountpoint"], None)
+
+
+def _guard(pytest_pid: int, stacks: Path) -> None:
+    guarded: dict[str, _Armed] = {}
+    pending = b""
+    alive = True
+    while alive or guarded:
+        if alive:
+            ready, _, _ = select.select([sys.stdin], [], [], 0.2)
+            chunk = os.read(sys.stdin.fileno(), 1 << 16) if ready else b""
+            alive = not ready or chunk != b""
+            whole, _, pending = (pending + chunk).rpartition(b"\n")
+            _read_orders(whole, guarded)
+        for name, armed in list(guarded.items()):
+            if not alive or time.monotonic() > armed.expires:
+                _free(armed, pytest_pid, stacks)
+                del guarded[name]
+
+
+if __name__ == "__main__":
+    _guard(int(sys.argv[1]), Path(sys.argv[2]))

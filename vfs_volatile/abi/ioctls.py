@@ -1,0 +1,89 @@
+"""The ioctls of ``fvrange.h``: numbers, structs and argument bits.
+
+A request carries its struct in and out by value (``_IOWR``), so it holds no pointers.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+VRANGE_NONVOLATILE = 0
+VRANGE_VOLATILE = 1
+
+VRANGE_FULL = 0
+"""A range chosen by the purger goes as a whole."""
+VRANGE_PARTIAL = 1
+"""Page by page, only as much as is needed."""
+VRANGE_ZERO = 2
+"""Touching a purged page reads zeros."""
+VRANGE_SIGBUS = 4
+"""Touching a purged page is an error (neither flag: the mount's default)."""
+
+PRIORITY_SHIFT = 8
+PRIORITY_MAX = 7
+PRIORITY_MASK = PRIORITY_MAX << PRIORITY_SHIFT
+BEHAVIOR_MASK = VRANGE_PARTIAL | VRANGE_ZERO | VRANGE_SIGBUS | PRIORITY_MASK
+
+STATE_VOLATILE = 1
+STATE_PURGED = 3
+
+U64_MAX = (1 << 64) - 1
+
+_ARGS = struct.Struct("=QQIIQ")
+_INFO = struct.Struct("=QQIIQ")
+_VEC_SIZE = 4 * 4 + 8 + 512 * 24
+"""Bytes of ``struct fvrange_vec``: its head, the sum and 512 entries."""
+
+
+def vrange_priority(n: int) -> int:
+    """The behavior bits of priority ``n`` (0..7; 0 is purged first). Raises ValueError."""
+    if not 0 <= n <= PRIORITY_MAX:
+        raise ValueError(f"priority {n} is not between 0 and {PRIORITY_MAX}")
+    return n << PRIORITY_SHIFT
+
+
+def _iowr(number: int, size: int) -> int:
+    """``_IOWR(0xF5, number, struct of size bytes)`` of <linux/ioctl.h>."""
+    return (3 << 30) | (size << 16) | (0xF5 << 8) | number
+
+
+FVRANGE_IOC_FVRANGE = _iowr(1, _ARGS.size)
+FVRANGE_IOC_MVRANGE = _iowr(2, _ARGS.size)
+FVRANGE_IOC_NEXT = _iowr(3, _INFO.size)
+FVRANGE_IOC_PURGE = _iowr(4, _ARGS.size)
+FVRANGE_IOC_VEC = _iowr(5, _VEC_SIZE)
+
+
+class FvrangeArgs(NamedTuple):
+    """``struct fvrange_args``: what FVRANGE, MVRANGE and PURGE take and answer."""
+
+    start: int
+    length: int
+    mode: int = 0
+    behavior: int = 0
+    purged: int = 0
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> FvrangeArgs:
+        return cls._make(_ARGS.unpack(raw))
+
+    def pack(self) -> bytes:
+        return _ARGS.pack(*self)
+
+
+class FvrangeInfo(NamedTuple):
+    """``struct fvrange_info``: what NEXT takes (``start``) and answers."""
+
+    start: int
+    length: int = 0
+    behavior: int = 0
+    state: int = 0
+    reserved: int = 0
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> FvrangeInfo:
+        return cls._make(_INFO.unpack(raw))
+
+    def pack(self) -> bytes:
+        return _INFO.pack(*self)

@@ -1,0 +1,84 @@
+"""The extended attributes of a file and of the mount's root, and their syntax.
+
+RANGES is ``START+LENGTH[,START+LENGTH...]`` or ``all``: decimal bytes, with K, M or G allowed
+on input. A LENGTH of 0 reaches to the end of the file, as in the ioctl.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from vfs_volatile.abi import ioctls
+
+FILE_PREFIX = "user.fvrange."
+VOLATILE = FILE_PREFIX + "volatile"
+NONVOLATILE = FILE_PREFIX + "nonvolatile"
+PURGED = FILE_PREFIX + "purged"
+LOST = FILE_PREFIX + "lost"
+PURGE = FILE_PREFIX + "purge"
+
+MOUNT_PREFIX = "user.vfs_volatile."
+BUDGET = MOUNT_PREFIX + "budget"
+MOUNT_PURGE = MOUNT_PREFIX + "purge"
+MOUNT_RESIDENT = MOUNT_PREFIX + "resident"
+MOUNT_VOLATILE = MOUNT_PREFIX + "volatile"
+MOUNT_PURGED = MOUNT_PREFIX + "purged"
+STATS = MOUNT_PREFIX + "stats"
+
+Span = tuple[int, int]
+"""(start, length) in bytes; length 0 = to the end of the file."""
+
+_ITEM = re.compile(r"(\d+)([KMG]?)\+(\d+)([KMG]?)", re.ASCII)
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_OPTIONS = {
+    "full": (ioctls.VRANGE_PARTIAL, ioctls.VRANGE_FULL),
+    "partial": (ioctls.VRANGE_PARTIAL, ioctls.VRANGE_PARTIAL),
+    "zero": (ioctls.VRANGE_ZERO | ioctls.VRANGE_SIGBUS, ioctls.VRANGE_ZERO),
+    "sigbus": (ioctls.VRANGE_ZERO | ioctls.VRANGE_SIGBUS, ioctls.VRANGE_SIGBUS),
+    **{
+        f"priority={n}": (ioctls.PRIORITY_MASK, ioctls.vrange_priority(n))
+        for n in range(ioctls.PRIORITY_MAX + 1)
+    },
+}
+"""Option -> (the bits it decides, their value): two options may not decide the same bit."""
+
+
+def parse_ranges(text: str) -> list[Span]:
+    """The spans that RANGES names, in the order given. Raises ValueError on bad syntax."""
+    if text == "all":
+        return [(0, 0)]
+    spans = []
+    for item in text.split(","):
+        match = _ITEM.fullmatch(item)
+        if match is None:
+            raise ValueError(f"'{item}' is not START+LENGTH")
+        start = int(match[1]) * _UNITS[match[2]]
+        length = int(match[3]) * _UNITS[match[4]]
+        if start + length > ioctls.U64_MAX:
+            raise ValueError(f"'{item}' ends beyond 64 bits")
+        spans.append((start, length))
+    return spans
+
+
+def parse_mark(text: str) -> tuple[list[Span], int]:
+    """(spans, behavior) of a value for ``user.fvrange.volatile``: ``RANGES[;option...]``.
+
+    Raises ValueError on bad syntax, unknown options and options that contradict each other.
+    """
+    ranges, *options = text.split(";")
+    behavior = decided = 0
+    for option in options:
+        if option not in _OPTIONS:
+            raise ValueError(f"'{option}' is not an option")
+        mask, bits = _OPTIONS[option]
+        if decided & mask:
+            raise ValueError(f"'{option}' contradicts or repeats an earlier option")
+        decided |= mask
+        behavior |= bits
+    return parse_ranges(ranges), behavior
+
+
+def format_ranges(spans: Iterable[Span]) -> str:
+    """RANGES for ``spans``; empty text for none."""
+    return ",".join(f"{start}+{length}" for start, length in spans)

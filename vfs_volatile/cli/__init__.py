@@ -1,0 +1,60 @@
+"""The command line ``vfs-volatile``: one module for each group of commands.
+
+Whatever its user can cause ends in exactly one line on stderr, ``vfs-volatile: cause; mend``, and
+exit code 1 (it failed) or 2 (the command line is wrong).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from vfs_volatile.cli.app import app
+from vfs_volatile.errors import UserError
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 + SIGINT, as a shell reports it."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that ``arguments`` (None: those of this process) give; its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")  # file names are bytes, print them as such
+    try:
+        code = app(args=arguments, prog_name="vfs-volatile", standalone_mode=False)
+        sys.stdout.flush()
+    except UserError as error:
+        return _fail(str(error), error.exit_code)
+    except typer.TyperException as error:  # a usage error that Typer found
+        return _fail(_with_mend(error), error.exit_code)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    return code or 0
+
+
+def _with_mend(error: typer.TyperException) -> str:
+    """The message of Typer, with a mend if it has none."""
+    message = error.format_message().rstrip(".")
+    if ";" in message or message.endswith("?"):  # "Did you mean ...?"
+        return message
+    context: typer.Context | None = getattr(error, "ctx", None)
+    command = context.command_path if context else "vfs-volatile"
+    return f"{message}; see {command} --help"
+
+
+def _fail(text: str, code: int) -> int:
+    """Say ``text`` on one line of stderr; gives back ``code``."""
+    line = _CONTROL.sub(lambda control: repr(control[0])[1:-1], text)
+    print(f"vfs-volatile: {line}", file=sys.stderr)
+    return code

@@ -1,0 +1,159 @@
+"""mount, umount: start and end the daemon of a mount."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, TypeVar
+
+import typer
+
+from vfs_volatile.cli.arguments import examples, size
+from vfs_volatile.cli.mount_options import parse_mount_options
+from vfs_volatile.daemon.config import Access, MountConfig, Private
+from vfs_volatile.errors import UsageError
+from vfs_volatile.units import PAGE_SIZE, parse_size
+
+DEFAULT_BUDGET = "25%"
+DEFAULT_SIZE = "50%"
+"""Of memory, as tmpfs(5)."""
+
+
+def mount(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="An empty directory.")],
+    budget: Annotated[
+        int | None,
+        typer.Option(
+            parser=size,
+            metavar="SIZE",
+            help=f"Purge above so many resident bytes. [default: {DEFAULT_BUDGET} of memory]",
+        ),
+    ] = None,
+    total: Annotated[
+        int | None,
+        typer.Option(
+            "--size",
+            parser=size,
+            metavar="SIZE",
+            help=f"Refuse data above so many. [default: {DEFAULT_SIZE} of memory]",
+        ),
+    ] = None,
+    access: Annotated[
+        Access | None,
+        typer.Option(help="What touching a purged page does by default. [default: sigbus]"),
+    ] = None,
+    private: Annotated[
+        Private | None,
+        typer.Option(
+            help="A page that is mapped private: not purged (block), or purged while copies made"
+            " by writing to it stay (keep). [default: block]"
+        ),
+    ] = None,
+    allow_other: Annotated[bool, typer.Option("--allow-other", help="Let other users in.")] = False,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", "-f", help="Stay; say 'ready DIR' on stdout.")
+    ] = False,
+    options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-o", metavar="OPTS", help="As mount(8): budget=, size=, ro, nosuid, noexec ..."
+        ),
+    ] = None,
+    detached: Annotated[bool, typer.Option("--detached", hidden=True)] = False,
+) -> None:
+    """Mount an empty file system at DIR; returns once it answers.
+
+    Its files live in memory. What is marked volatile is purged when more than --budget is resident.
+    """
+    config = _config(directory, budget, total, access, private, allow_other, options or [])
+    from vfs_volatile.cli import launch, mount_checks  # here: other commands need none of it
+
+    mount_checks.check_mountpoint(directory, config.mountpoint)
+    mount_checks.check_fuse(allow_other=config.allow_other)
+    if not foreground:
+        launch.start_daemon(_arguments(config), config.mountpoint)
+        return
+
+    def on_ready() -> None:
+        print(f"{launch.READY}{directory}", flush=True)
+        if detached:
+            launch.detach_output()
+
+    from vfs_volatile.daemon.server import serve  # here: trio and pyfuse3 are slow to load
+
+    serve(config, on_ready)
+
+
+def umount(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="A vfs-volatile mount.")],
+) -> None:
+    """Unmount DIR, and wait until its daemon has gone. All data in it is lost.
+
+    Cleans up after a dead daemon as well.
+    """
+    from vfs_volatile.cli.unmounting import unmount
+
+    unmount(directory)
+
+
+def _config(
+    directory: str,
+    budget: int | None,
+    total: int | None,
+    access: Access | None,
+    private: Private | None,
+    allow_other: bool,
+    options: list[str],
+) -> MountConfig:
+    """The configuration that options and ``-o`` give together. Raises UsageError."""
+    also = parse_mount_options(options)
+    config = MountConfig(
+        mountpoint=os.path.realpath(directory),
+        budget=_one("budget", budget, also.budget, parse_size(DEFAULT_BUDGET)),
+        size=_one("size", total, also.size, parse_size(DEFAULT_SIZE)),
+        access=_one("access", access, also.access, "sigbus"),
+        private=_one("private", private, also.private, "block"),
+        allow_other=allow_other or also.allow_other,
+        mount_options=tuple(also.passed_on),
+    )
+    if config.size < PAGE_SIZE:
+        raise UsageError(f"--size {config.size} holds no page; give at least {PAGE_SIZE}")
+    return config
+
+
+T = TypeVar("T")
+
+
+def _one(name: str, long: T | None, short: T | None, default: T) -> T:
+    """The value that was given, as ``--name`` or in ``-o name=``."""
+    if long is not None and short is not None:
+        raise UsageError(f"--{name} and -o {name}= are both given; give one of them")
+    if long is not None:
+        return long
+    return default if short is None else short
+
+
+def _arguments(config: MountConfig) -> list[str]:
+    """The command line that makes a daemon of ``config`` in the foreground."""
+    arguments = [
+        *("mount", config.mountpoint, "--foreground", "--detached"),
+        *("--budget", str(config.budget), "--size", str(config.size)),
+        *("--access", config.access, "--private", config.private),
+    ]
+    if config.allow_other:
+        arguments.append("--allow-other")
+    if config.mount_options:
+        arguments += ["-o", ",".join(config.mount_options)]
+    return arguments
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to ``app``."""
+    app.command(
+        epilog=examples(
+            "mount /mnt/cache                              # budget: a quarter of memory",
+            "mount /mnt/cache --budget 256M --size 2G",
+            "mount /mnt/cache --access zero -o noexec,nosuid",
+            "mount /mnt/cache -f                           # stay; Ctrl-C unmounts",
+        )
+    )(mount)
+    app.command(epilog=examples("umount /mnt/cache"))(umount)

@@ -1,0 +1,167 @@
+"""status, budget: what is volatile in a file, what memory a mount holds."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+
+from vfs_volatile.abi import xattrs
+from vfs_volatile.abi.ioctls import (
+    PRIORITY_MASK,
+    PRIORITY_SHIFT,
+    STATE_PURGED,
+    VRANGE_PARTIAL,
+    VRANGE_SIGBUS,
+    VRANGE_ZERO,
+    FvrangeInfo,
+)
+from vfs_volatile.cli.arguments import examples, size
+from vfs_volatile.cli.places import Place, explained, locate, locate_mount
+from vfs_volatile.client.calls import fvrange_next
+from vfs_volatile.errors import UsageError
+from vfs_volatile.units import format_size
+
+_ROW = "{start:>16}  {length:>16}  {state:<8}  {behavior:<8}  {access:<8}  {priority:>8}"
+_HEADINGS = {
+    "start": "START",
+    "length": "LENGTH",
+    "state": "STATE",
+    "behavior": "BEHAVIOR",
+    "access": "ACCESS",
+    "priority": "PRIORITY",
+}
+
+_COUNTERS = ("pid", "blocked_purges", "unreadable_processes")
+"""Statistics of a mount that are no bytes."""
+
+
+def status(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A file, or a mount.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show the volatile ranges of a file, or the memory of a mount.
+
+    All numbers of a range are bytes. ACCESS is what touching a purged page does: zero, sigbus,
+    or default (as the mount says).
+    """
+    place = locate(path)
+    if place.kind == "other":
+        raise UsageError(f"{path} is no file and no mount; give a file or {place.mountpoint}")
+    with explained(path):
+        if place.kind == "file":
+            _show_file(place, as_json)
+        else:
+            _show_mount(place, as_json)
+
+
+def budget(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="A mount.")],
+    new_size: Annotated[
+        int | None,
+        typer.Argument(metavar="SIZE", parser=size, help="The new budget: K, M, G or %."),
+    ] = None,
+) -> None:
+    """Print the budget of a mount, or set it to SIZE.
+
+    The budget is the number of resident bytes above which volatile pages are purged.
+    """
+    locate_mount(directory)
+    with explained(directory):
+        if new_size is not None:
+            os.setxattr(directory, xattrs.BUDGET, str(new_size).encode())
+            return
+        held = int(os.getxattr(directory, xattrs.BUDGET))
+    print(f"{held} bytes ({format_size(held)})")
+
+
+def _show_file(place: Place, as_json: bool) -> None:
+    fd = os.open(place.path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        file_size = os.fstat(fd).st_size
+        if as_json:
+            _print_file_json(place, file_size, list(fvrange_next(fd)))
+        else:
+            _print_file_table(file_size, fvrange_next(fd))
+    finally:
+        os.close(fd)
+
+
+def _print_file_json(place: Place, file_size: int, runs: list[FvrangeInfo]) -> None:
+    report = {
+        "path": place.path,
+        "size": file_size,
+        "volatile": sum(run.length for run in runs),
+        "purged": sum(run.length for run in runs if run.state == STATE_PURGED),
+        "ranges": [_row(run) for run in runs],
+    }
+    print(json.dumps(report))
+
+
+def _print_file_table(file_size: int, runs: Iterator[FvrangeInfo]) -> None:
+    volatile = purged = 0
+    for run in runs:
+        if volatile == 0:  # a run is never empty
+            print(_ROW.format(**_HEADINGS))
+        print(_ROW.format(**_row(run)))
+        volatile += run.length
+        purged += run.length if run.state == STATE_PURGED else 0
+    print(
+        f"{format_size(file_size)} in all, {format_size(volatile)} volatile,"
+        f" of which {format_size(purged)} purged"
+    )
+
+
+def _row(run: FvrangeInfo) -> dict[str, int | str]:
+    """One run in words."""
+    access = "default"
+    if run.behavior & VRANGE_ZERO:
+        access = "zero"
+    elif run.behavior & VRANGE_SIGBUS:
+        access = "sigbus"
+    return {
+        "start": run.start,
+        "length": run.length,
+        "state": "purged" if run.state == STATE_PURGED else "volatile",
+        "behavior": "partial" if run.behavior & VRANGE_PARTIAL else "full",
+        "access": access,
+        "priority": (run.behavior & PRIORITY_MASK) >> PRIORITY_SHIFT,
+    }
+
+
+def _show_mount(place: Place, as_json: bool) -> None:
+    stats = read_stats(place)
+    if as_json:
+        print(json.dumps({"path": place.path, **stats}))
+        return
+    for name in stats:
+        label = name.replace("_", " ")
+        if name in _COUNTERS:
+            print(f"{label:<20}  {stats[name]:>16}")
+        else:
+            print(f"{label:<20}  {stats[name]:>16} bytes  {format_size(stats[name]):>10}")
+
+
+def read_stats(place: Place) -> dict[str, int]:
+    """The counters of a mount. Raises OSError."""
+    stats: dict[str, int] = json.loads(os.getxattr(place.path, xattrs.STATS))
+    return stats
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to ``app``."""
+    app.command(
+        epilog=examples(
+            "status /mnt/cache/tiles     # a file: its ranges",
+            "status /mnt/cache --json    # a mount: its memory and counters",
+        )
+    )(status)
+    app.command(
+        epilog=examples(
+            "budget /mnt/cache         # print it",
+            "budget /mnt/cache 512M    # set it",
+        )
+    )(budget)

@@ -1,0 +1,77 @@
+"""Unmount a live or dead mount and see its daemon gone, within limits of time."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+
+from vfs_volatile.abi import xattrs
+from vfs_volatile.cli.launch import ANSWER_LIMIT, within
+from vfs_volatile.errors import UserError
+from vfs_volatile.mountinfo import FSTYPE, find_mount
+
+END_LIMIT = 10.0
+"""Seconds for the daemon to end after its mount has gone."""
+
+
+def unmount(directory: str) -> None:
+    """Unmount ``directory`` and wait for its daemon. Raises UserError."""
+    mountpoint = os.path.realpath(directory)
+    mount = find_mount(mountpoint)
+    if mount is None or mount.fstype != FSTYPE:
+        raise UserError(
+            f"{directory} is not a vfs-volatile mount; see those there are with:"
+            f" findmnt -t {FSTYPE}"
+        )
+    daemon = _open_daemon(mountpoint)
+    _run_umount(directory, mountpoint)
+    if daemon is None:
+        return
+    try:
+        if not select.select([daemon], [], [], END_LIMIT)[0]:
+            raise UserError(
+                f"{directory} is unmounted, but its daemon still runs after {END_LIMIT:.0f} s;"
+                " a process may hold a file in it open, end that first"
+            )
+    finally:
+        os.close(daemon)
+
+
+def _open_daemon(mountpoint: str) -> int | None:
+    """A pidfd of the process that serves the mount; readable once it has ended. None: no such."""
+    try:
+        stats = within(ANSWER_LIMIT, lambda: os.getxattr(mountpoint, xattrs.STATS))
+        return os.pidfd_open(json.loads(stats)["pid"])
+    except OSError:  # dead, hung (TimeoutError), or in another pid namespace
+        return None
+
+
+def _run_umount(directory: str, mountpoint: str) -> None:
+    """Have the mount taken out by the program that may do so. Raises UserError."""
+    command = ["umount"] if os.geteuid() == 0 else ["fusermount3", "-u"]
+    try:
+        done = subprocess.run(
+            [*command, mountpoint],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env={**os.environ, "LC_ALL": "C"},  # its words are read below
+            check=False,
+        )
+    except FileNotFoundError:
+        package = "util-linux" if command[0] == "umount" else "fuse3"
+        raise UserError(
+            f"{command[0]} is missing; install it with: apt install {package}"
+        ) from None
+    if done.returncode == 0:
+        return
+    if "busy" in done.stderr:
+        raise UserError(
+            f"{directory} is busy: files in it are open or a shell stands in it; close them"
+            f" (fuser -vm {directory} lists the processes)"
+        )
+    said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+    raise UserError(f"{directory}: {said}; unmount it as the user who mounted it, or as root")

@@ -1,0 +1,111 @@
+"""What all files of a mount share: page counts, the budget, and the order of purging."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+
+from sortedcontainers import SortedDict
+
+from vfs_volatile.core.ranges import VolatileRange
+from vfs_volatile.errors import SyscallError
+
+
+class PurgeQueue:
+    """Volatile ranges that hold something to purge, in the order in which they go.
+
+    The head is found without a scan: a range with nothing resident is not in the queue.
+    """
+
+    def __init__(self) -> None:
+        # INVARIANT: key == value.order. A range changes its first page only while it is out.
+        self._by_order: SortedDict[tuple[int, int, int], VolatileRange] = SortedDict()
+
+    def __len__(self) -> int:
+        return len(self._by_order)
+
+    def __iter__(self) -> Iterator[VolatileRange]:
+        return iter(self._by_order.values())
+
+    def __contains__(self, entry: VolatileRange) -> bool:
+        return entry.order in self._by_order
+
+    def add(self, entry: VolatileRange) -> None:
+        self._by_order[entry.order] = entry
+
+    def discard(self, entry: VolatileRange) -> None:
+        self._by_order.pop(entry.order, None)
+
+
+class Memory:
+    """The memory of one mount: charged by its address_spaces, kept within budget by the purger."""
+
+    def __init__(
+        self,
+        size_pages: int,
+        budget_pages: int,
+        *,
+        zero_by_default: bool = False,
+        on_pressure: Callable[[], None] = lambda: None,
+    ) -> None:
+        # -- constant --
+        self.size_pages = size_pages
+        """No more than this is ever resident: beyond it writers get ENOSPC."""
+        self.zero_by_default = zero_by_default
+        """What touching a purged page does where its range says neither ZERO nor SIGBUS."""
+        self._on_pressure = on_pressure
+        # -- mutable --
+        self.budget_pages = min(budget_pages, size_pages)
+        # INVARIANT: each the sum over all address_spaces of the mount.
+        self.resident = 0
+        self.volatile = 0
+        self.purged = 0
+        # -- history, for whoever watches --
+        self.highest_resident = 0
+        self.purged_ever = 0
+        # INVARIANT: holds exactly the ranges with a resident page.
+        self.queue = PurgeQueue()
+        self.newest_age = 0
+        """Age of the youngest mark."""
+
+    @property
+    def room(self) -> int:
+        """Pages that may still be charged before ENOSPC."""
+        return max(0, self.size_pages - self.resident)
+
+    @property
+    def excess(self) -> int:
+        """Pages resident above the budget; 0 within it."""
+        return max(0, self.resident - self.budget_pages)
+
+    def next_age(self) -> int:
+        """The age of a new mark: greater than all before."""
+        self.newest_age += 1
+        return self.newest_age
+
+    def reserve(self, pages: int) -> None:
+        """Make sure that ``pages`` more can be charged. Raises SyscallError(ENOSPC)."""
+        if pages > self.room:
+            raise SyscallError(errno.ENOSPC)
+
+    def charge(self, pages: int) -> None:
+        """``pages`` became resident (negative: were dropped)."""
+        self.resident += pages
+        self.highest_resident = max(self.highest_resident, self.resident)
+        if pages > 0:
+            self.signal_pressure()
+
+    def set_budget(self, budget_pages: int) -> None:
+        """Change the budget; more than the size of the mount means its size."""
+        self.budget_pages = min(budget_pages, self.size_pages)
+        self.signal_pressure()
+
+    def enqueue(self, entry: VolatileRange) -> None:
+        """``entry`` holds a resident page: it may be chosen from now on."""
+        self.queue.add(entry)
+        self.signal_pressure()
+
+    def signal_pressure(self) -> None:
+        """Tell the purger if there may be work: over budget, with something to purge."""
+        if self.queue and self.resident > self.budget_pages:
+            self._on_pressure()

@@ -1,0 +1,97 @@
+"""Sets of pages, spans of bytes as pages, and the store that page data lives in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from pyroaring import BitMap64
+
+from vfs_volatile.core.ranges import PageSpan
+from vfs_volatile.units import PAGE_SIZE, pages_for
+
+LAST_PAGE = 1 << 51
+"""One past the highest page of any file: offsets are 63 bits."""
+
+
+class PageStore(Protocol):
+    """Where an address_space keeps the data of its resident pages. Absent bytes read as zeros."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """``length`` bytes from ``offset``."""
+
+    def write(self, offset: int, data: bytes | memoryview) -> None:
+        """Store ``data``. Raises OSError when memory or descriptors run out."""
+
+    def zero(self, offset: int, length: int) -> None:
+        """Make bytes zero, their pages may stay. Raises OSError."""
+
+    def allocate(self, span: PageSpan) -> None:
+        """Hold zeroed memory for absent pages. Raises OSError."""
+
+    def drop(self, span: PageSpan) -> None:
+        """Free the memory of pages."""
+
+    def truncate(self, size: int) -> None:
+        """Free everything from byte ``size`` on, also within its page."""
+
+    def close(self) -> None:
+        """Free everything."""
+
+
+def pages_touched(start: int, end: int) -> PageSpan:
+    """The pages that bytes ``[start, end)`` meet."""
+    return PageSpan(start // PAGE_SIZE, pages_for(end))
+
+
+def pages_covered(start: int, end: int, size: int) -> PageSpan:
+    """The pages that bytes ``[start, end)`` cover whole, in a file of ``size`` bytes.
+
+    The last page of the file counts as whole when the bytes reach the end of the file.
+    """
+    return PageSpan(pages_for(start), pages_for(end) if end >= size else end // PAGE_SIZE)
+
+
+def page_set(span: PageSpan) -> BitMap64:
+    """A new set of the pages of ``span``."""
+    pages = BitMap64()
+    if span:
+        pages.add_range(span.first, span.end)
+    return pages
+
+
+def count(pages: BitMap64, span: PageSpan) -> int:
+    """How many of ``pages`` lie in ``span``."""
+    return pages.range_cardinality(span.first, span.end) if span else 0
+
+
+def next_page(pages: BitMap64, page: int) -> int | None:
+    """The first of ``pages`` at or after ``page``."""
+    try:
+        return pages.next_set_bit(page)
+    except ValueError:
+        return None
+
+
+def run_end(pages: BitMap64, first: int) -> int:
+    """The end of the run of consecutive ``pages`` that starts at ``first``; O(log run)."""
+    step = 1
+    while pages.range_cardinality(first, first + step) == step:
+        step *= 2
+    good, bad = step // 2, step
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        if pages.range_cardinality(first, first + middle) == middle:
+            good = middle
+        else:
+            bad = middle
+    return first + good
+
+
+def runs(pages: BitMap64) -> Iterator[PageSpan]:
+    """The maximal runs of consecutive ``pages``, in order. Do not change them meanwhile."""
+    first = next_page(pages, 0)
+    while first is not None:
+        end = run_end(pages, first)
+        yield PageSpan(first, end)
+        first = next_page(pages, end)

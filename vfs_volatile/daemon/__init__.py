@@ -1,0 +1,1 @@
+"""One mounted process: its configuration, its main loop, its purger."""

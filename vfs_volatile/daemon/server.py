@@ -1,0 +1,113 @@
+"""One mounted process, from the mount to the unmount."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+import trio
+
+from vfs_volatile.native import shim  # isort: skip  # must come before pyfuse3
+
+import pyfuse3
+
+from vfs_volatile.core.memory import Memory
+from vfs_volatile.daemon.config import MountConfig
+from vfs_volatile.daemon.purger import Purger
+from vfs_volatile.errors import UserError
+from vfs_volatile.fs.control import Control
+from vfs_volatile.fs.operations import Operations
+from vfs_volatile.fs.purges import Purges
+from vfs_volatile.fs.tree import Tree
+from vfs_volatile.processes.mappings import MappingScanner
+from vfs_volatile.store.arena import Arena
+from vfs_volatile.units import PAGE_SIZE
+
+FSNAME = "vfs-volatile"
+
+_MAX_TASKS = 10_000
+"""Requests served at a time. Some wait for others (an unmark for a write-back), so never few."""
+
+
+def serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
+    """Mount, call ``on_ready``, and serve until unmounted or told to stop by SIGTERM or SIGINT.
+
+    Raises UserError if the mount cannot be made.
+    """
+    trio.run(_serve, config, on_ready)
+
+
+async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
+    purger = Purger()
+    memory = Memory(
+        config.size // PAGE_SIZE,
+        config.budget // PAGE_SIZE,
+        zero_by_default=config.access == "zero",
+        on_pressure=purger.wake,
+    )
+    arena = Arena()
+    tree = Tree(memory, arena.make_store)
+    purges = Purges(memory, tree.inodes, shim.invalidate, _scanner(config))
+    operations = Operations(tree, memory, Control(memory, purges), purges)
+    _mount(operations, config)
+    try:
+        async with trio.open_nursery() as nursery:
+            shim.install(operations, nursery.start_soon)
+            purging = trio.CancelScope()
+            nursery.start_soon(_run_purger, purger, memory, purges, purging)
+            nursery.start_soon(_stop_on_signal, purges, purging)
+            on_ready()
+            await pyfuse3.main(max_tasks=_MAX_TASKS)
+            nursery.cancel_scope.cancel()
+    finally:
+        pyfuse3.close(unmount=True)
+        arena.close()
+
+
+async def _run_purger(
+    purger: Purger, memory: Memory, purges: Purges, scope: trio.CancelScope
+) -> None:
+    with scope:
+        await purger.run(memory, purges)
+
+
+async def _stop_on_signal(purges: Purges, purging: trio.CancelScope) -> None:
+    """On SIGTERM or SIGINT end the main loop, but not under a purge.
+
+    A purge waits in the kernel for write-backs that this process must still answer; a process
+    that stopped to answer would wait for itself.
+    """
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            purging.cancel()
+            await purges.wait_idle()
+            pyfuse3.terminate()
+
+
+def _scanner(config: MountConfig) -> MappingScanner | None:
+    if config.private == "keep":
+        return None
+    open_to_all = config.allow_other or os.getuid() == 0
+    return MappingScanner(config.mountpoint, only_uid=None if open_to_all else os.getuid())
+
+
+def _mount(operations: Operations, config: MountConfig) -> None:
+    """Make the mount. Raises UserError if it cannot be made."""
+    options = {
+        *pyfuse3.default_options,
+        f"fsname={FSNAME}",
+        f"subtype={FSNAME}",
+        *config.mount_options,
+    }
+    if config.allow_other:
+        options.add("allow_other")
+    try:
+        pyfuse3.init(operations, config.mountpoint, options)
+    except RuntimeError as error:
+        raise UserError(
+            f"cannot mount at {config.mountpoint}: {error}; see the line above from libfuse"
+        ) from error
+    if not shim.took_hold():
+        pyfuse3.close(unmount=True)
+        raise UserError("the shim did not take hold of libfuse; build it again with 'make setup'")

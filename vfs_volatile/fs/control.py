@@ -1,0 +1,193 @@
+"""Where ioctl and xattr meet: the calls that mark, unmark, list and purge, checked in one place.
+
+Everything is checked before anything changes, so a failed call changes nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
+
+from vfs_volatile.abi import ioctls, xattrs
+from vfs_volatile.abi.ioctls import FvrangeArgs, FvrangeInfo
+from vfs_volatile.core.address_space import AddressSpace, ByteSpan
+from vfs_volatile.core.memory import Memory
+from vfs_volatile.errors import SyscallError
+from vfs_volatile.fs.inode import Handle
+from vfs_volatile.fs.purges import Purges
+from vfs_volatile.units import PAGE_SIZE, pages_for, parse_size
+
+T = TypeVar("T")
+_Setter = Callable[[AddressSpace, str], Awaitable[None]]
+
+
+def check_range(start: int, length: int, mode: int, behavior: int) -> None:
+    """Raise SyscallError(EINVAL) unless FVRANGE may be called so (INTERFACE of fvrange.h)."""
+    both = ioctls.VRANGE_ZERO | ioctls.VRANGE_SIGBUS
+    if (
+        mode not in (ioctls.VRANGE_VOLATILE, ioctls.VRANGE_NONVOLATILE)
+        or behavior & ~ioctls.BEHAVIOR_MASK
+        or behavior & both == both
+        or (mode == ioctls.VRANGE_NONVOLATILE and behavior)
+        or start + length > ioctls.U64_MAX
+    ):
+        raise SyscallError(errno.EINVAL)
+
+
+class Control:
+    """The control interface of a mount."""
+
+    def __init__(self, memory: Memory, purges: Purges) -> None:
+        self._memory = memory
+        self._purges = purges
+        self._setters: dict[str, _Setter] = {
+            xattrs.VOLATILE: self._set_volatile,
+            xattrs.NONVOLATILE: self._set_nonvolatile,
+            xattrs.PURGE: self._set_purge,
+        }
+        self._getters: dict[str, Callable[[AddressSpace], Iterable[ByteSpan]]] = {
+            xattrs.VOLATILE: AddressSpace.volatile_spans,
+            xattrs.PURGED: AddressSpace.purged_spans,
+            xattrs.LOST: AddressSpace.lost_spans,
+        }
+
+    # ---- ioctls ----
+
+    async def ioctl(self, handle: Handle, command: int, data: bytes) -> bytes:
+        """Answer one ioctl; the struct to hand back.
+
+        Raises SyscallError: ENOTTY (not one of ours, or not a regular file), EBADF (not open for
+        writing), EINVAL, ENXIO (NEXT past the last range).
+        """
+        space = handle.inode.space
+        if space is None or command not in (
+            ioctls.FVRANGE_IOC_FVRANGE,
+            ioctls.FVRANGE_IOC_NEXT,
+            ioctls.FVRANGE_IOC_PURGE,
+        ):
+            raise SyscallError(errno.ENOTTY)
+        if command == ioctls.FVRANGE_IOC_NEXT:
+            return FvrangeInfo(*space.next_run(FvrangeInfo.unpack(data).start)).pack()
+        if not handle.writable:
+            raise SyscallError(errno.EBADF)
+        args = FvrangeArgs.unpack(data)
+        call = self._fvrange if command == ioctls.FVRANGE_IOC_FVRANGE else self._purge
+        return args._replace(purged=await call(space, args)).pack()
+
+    async def _fvrange(self, space: AddressSpace, args: FvrangeArgs) -> int:
+        check_range(args.start, args.length, args.mode, args.behavior)
+        if args.mode == ioctls.VRANGE_VOLATILE:
+            return space.mark(args.start, args.length, args.behavior)
+        return await self._purges.unmark(space, [(args.start, args.length)])
+
+    async def _purge(self, space: AddressSpace, args: FvrangeArgs) -> int:
+        if args.mode or args.behavior or args.start + args.length > ioctls.U64_MAX:
+            raise SyscallError(errno.EINVAL)
+        await self._purges.purge(space, [(args.start, args.length)])
+        return space.purged_bytes(args.start, args.length)
+
+    # ---- extended attributes of a file ----
+
+    async def set_file_xattr(self, space: AddressSpace, name: str, value: bytes) -> None:
+        """Raises SyscallError: EINVAL (syntax), EPERM (read-only), EOPNOTSUPP (no such)."""
+        if name in self._setters:
+            await self._setters[name](space, _text(value))
+        elif name in self._getters:
+            raise SyscallError(errno.EPERM)
+        else:
+            raise SyscallError(errno.EOPNOTSUPP)
+
+    def get_file_xattr(self, space: AddressSpace, name: str) -> bytes:
+        """Raises SyscallError(ENODATA) for what cannot be read."""
+        if name not in self._getters:
+            raise SyscallError(errno.ENODATA)
+        return xattrs.format_ranges(self._getters[name](space)).encode()
+
+    async def remove_file_xattr(self, space: AddressSpace, name: str) -> None:
+        """Unmark the whole file, or acknowledge what was lost. Raises SyscallError."""
+        if name == xattrs.VOLATILE:
+            await self._purges.unmark(space, [(0, 0)], record_lost=True)
+        elif name == xattrs.LOST:
+            space.lost.clear()
+        elif name == xattrs.PURGED:
+            raise SyscallError(errno.EPERM)
+        else:
+            raise SyscallError(errno.ENODATA)
+
+    async def _set_volatile(self, space: AddressSpace, text: str) -> None:
+        spans, behavior = _parse(xattrs.parse_mark, text)
+        for span in spans:
+            space.mark(*span, behavior)
+
+    async def _set_nonvolatile(self, space: AddressSpace, text: str) -> None:
+        await self._purges.unmark(space, _parse(xattrs.parse_ranges, text), record_lost=True)
+
+    async def _set_purge(self, space: AddressSpace, text: str) -> None:
+        await self._purges.purge(space, _parse(xattrs.parse_ranges, text))
+
+    # ---- extended attributes of the mount's root ----
+
+    async def set_mount_xattr(self, name: str, value: bytes) -> None:
+        """Raises SyscallError: EINVAL (syntax), EPERM (read-only), EOPNOTSUPP (no such)."""
+        text = _text(value)
+        if name == xattrs.BUDGET:
+            self._memory.set_budget(_parse(parse_size, text) // PAGE_SIZE)
+        elif name == xattrs.MOUNT_PURGE:
+            wanted = self._memory.resident if text == "all" else pages_for(_parse(parse_size, text))
+            goal = self._memory.resident - wanted
+            await self._purges.reclaim(lambda: self._memory.resident - goal)
+        elif name in self._mount_values():
+            raise SyscallError(errno.EPERM)
+        else:
+            raise SyscallError(errno.EOPNOTSUPP)
+
+    def get_mount_xattr(self, name: str) -> bytes:
+        """Raises SyscallError(ENODATA) for what cannot be read."""
+        if name == xattrs.STATS:
+            return json.dumps(self.statistics()).encode()
+        try:
+            return str(self._mount_values()[name]).encode()
+        except KeyError:
+            raise SyscallError(errno.ENODATA) from None
+
+    def statistics(self) -> dict[str, object]:
+        """All counters of the mount; sizes in bytes."""
+        memory = self._memory
+        return {
+            "pid": os.getpid(),
+            "size": memory.size_pages * PAGE_SIZE,
+            "budget": memory.budget_pages * PAGE_SIZE,
+            "resident": memory.resident * PAGE_SIZE,
+            "highest_resident": memory.highest_resident * PAGE_SIZE,
+            "volatile": memory.volatile * PAGE_SIZE,
+            "purged": memory.purged * PAGE_SIZE,
+            "purged_ever": memory.purged_ever * PAGE_SIZE,
+            "blocked_purges": self._purges.blocked,
+            "unreadable_processes": self._purges.unreadable,
+        }
+
+    def _mount_values(self) -> dict[str, int]:
+        memory = self._memory
+        return {
+            xattrs.BUDGET: memory.budget_pages * PAGE_SIZE,
+            xattrs.MOUNT_RESIDENT: memory.resident * PAGE_SIZE,
+            xattrs.MOUNT_VOLATILE: memory.volatile * PAGE_SIZE,
+            xattrs.MOUNT_PURGED: memory.purged * PAGE_SIZE,
+        }
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode("ascii")
+    except UnicodeDecodeError:
+        raise SyscallError(errno.EINVAL) from None
+
+
+def _parse(parser: Callable[[str], T], text: str) -> T:
+    try:
+        return parser(text)
+    except ValueError:
+        raise SyscallError(errno.EINVAL) from None

@@ -1,0 +1,44 @@
+"""Where an exception of ours becomes an errno for pyfuse3, and a bug becomes EIO."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import pyfuse3
+
+from vfs_volatile.errors import SyscallError
+
+log = logging.getLogger(__name__)
+
+C = TypeVar("C", bound=type)
+
+
+def answers_errors(operations: C) -> C:
+    """Wrap each handler of pyfuse3 that ``operations`` defines.
+
+    pyfuse3 knows FUSEError alone: any other exception would end the daemon, and with it every
+    file. A bug is logged and fails its own request with EIO instead.
+    """
+    for name, handler in list(vars(operations).items()):
+        if hasattr(pyfuse3.Operations, name) and inspect.iscoroutinefunction(handler):
+            setattr(operations, name, _guarded(handler))
+    return operations
+
+
+def _guarded(handler: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    @functools.wraps(handler)
+    async def guarded(*arguments: Any) -> Any:
+        try:
+            return await handler(*arguments)
+        except SyscallError as error:
+            raise pyfuse3.FUSEError(error.errno) from None
+        except Exception:
+            log.exception("%s failed unexpectedly", handler.__name__)
+            raise pyfuse3.FUSEError(errno.EIO) from None
+
+    return guarded

@@ -1,0 +1,126 @@
+"""Inodes, directories and open files: what the namespace is made of."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from itertools import count
+
+from sortedcontainers import SortedDict
+
+from vfs_volatile.core.address_space import AddressSpace
+
+_DAY_NS = 24 * 3600 * 10**9
+_DIRECTORY_BASE_BYTES = 40
+_DIRECTORY_ENTRY_BYTES = 20
+FIRST_COOKIE = 3
+"""Cookies 1 and 2 stand for ``.`` and ``..``."""
+
+
+class Directory:
+    """The entries of a directory, by name and in an order that a reader can resume."""
+
+    __slots__ = ("_by_cookie", "_by_name", "_cookies", "parent")
+
+    def __init__(self, parent: Inode | None) -> None:
+        self.parent = parent
+        """None for the root, and for a directory that was removed."""
+        # INVARIANT: the same entries in both; a cookie is never used twice.
+        self._by_name: dict[bytes, tuple[int, Inode]] = {}
+        self._by_cookie: SortedDict[int, bytes] = SortedDict()
+        self._cookies = count(FIRST_COOKIE)
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def get(self, name: bytes) -> Inode | None:
+        entry = self._by_name.get(name)
+        return entry[1] if entry else None
+
+    def add(self, name: bytes, inode: Inode) -> None:
+        """Add an entry under a name that is free."""
+        cookie = next(self._cookies)
+        self._by_name[name] = (cookie, inode)
+        self._by_cookie[cookie] = name
+
+    def replace(self, name: bytes, inode: Inode) -> None:
+        """Let an entry mean another inode; a reader under way sees the one or the other."""
+        self._by_name[name] = (self._by_name[name][0], inode)
+
+    def remove(self, name: bytes) -> None:
+        cookie, _ = self._by_name.pop(name)
+        del self._by_cookie[cookie]
+
+    def after(self, cookie: int) -> Iterator[tuple[int, bytes, Inode]]:
+        """The entries that come after ``cookie``, as (cookie, name, inode)."""
+        for at in self._by_cookie.irange(max(cookie + 1, FIRST_COOKIE)):
+            name = self._by_cookie[at]
+            yield at, name, self._by_name[name][1]
+
+
+class Inode:
+    """A file of any type. Times are ns since the epoch, as in stat(2)."""
+
+    __slots__ = (
+        "atime_ns", "ctime_ns", "directory", "gid", "lookups", "mode", "mtime_ns", "nlink",
+        "number", "opens", "rdev", "space", "target", "uid", "writers", "xattrs",
+    )  # fmt: skip
+
+    def __init__(self, number: int, mode: int, uid: int, gid: int) -> None:
+        # -- constant --
+        self.number = number
+        # -- mutable --
+        self.mode = mode
+        self.uid = uid
+        self.gid = gid
+        self.nlink = 1
+        self.rdev = 0
+        self.atime_ns = self.mtime_ns = self.ctime_ns = time.time_ns()
+        self.xattrs: dict[bytes, bytes] = {}
+        # INVARIANT: an inode lives while nlink or lookups is above 0.
+        self.lookups = 0
+        """How often the kernel was told of it and has not forgotten."""
+        # INVARIANT: 0 means that no process has it mapped: the kernel sends RELEASE only when
+        # the last descriptor is closed and the last mapping made with it is gone.
+        self.opens = 0
+        self.writers = 0
+        """How many of ``opens`` may write."""
+        self.space: AddressSpace | None = None
+        """Set for regular files, and for them alone."""
+        self.directory: Directory | None = None
+        """Set for directories, and for them alone."""
+        self.target = b""
+        """Where a symbolic link points."""
+
+    @property
+    def size(self) -> int:
+        """st_size: bytes; for a directory what tmpfs says (linux/mm/shmem.c, BOGO_DIRENT_SIZE)."""
+        if self.space is not None:
+            return self.space.size
+        if self.directory is not None:
+            return _DIRECTORY_BASE_BYTES + _DIRECTORY_ENTRY_BYTES * len(self.directory)
+        return len(self.target)
+
+    def touch_read(self) -> None:
+        """Data were read: relatime, as mount(8) has it by default."""
+        now = time.time_ns()
+        if self.atime_ns <= max(self.mtime_ns, self.ctime_ns) or now - self.atime_ns > _DAY_NS:
+            self.atime_ns = now
+
+    def touch_changed(self) -> None:
+        """Attributes changed."""
+        self.ctime_ns = time.time_ns()
+
+    def touch_written(self) -> None:
+        """Content changed."""
+        self.mtime_ns = self.ctime_ns = time.time_ns()
+
+
+class Handle:
+    """An open file."""
+
+    __slots__ = ("inode", "writable")
+
+    def __init__(self, inode: Inode, *, writable: bool) -> None:
+        self.inode = inode
+        self.writable = writable

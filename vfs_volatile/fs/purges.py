@@ -1,0 +1,189 @@
+"""Purging on a live mount: who forbids it, dropping the kernel's copy, waiting for it to end.
+
+Everything here runs on the trio thread; between two awaits it is alone, and that is the lock. A
+purge takes these steps (``docs/concurrency.md`` tells why in this order):
+
+1. decide which pages, and by which marks;
+2. *await* a look at the mappings of all processes (only of files that are open: others have none);
+3. without awaiting: leave out what is mapped private, purge the rest in the address_space. Reads
+   are refused and write-backs discarded from here on;
+4. *await* the kernel dropping its copy, in a thread, as this waits for requests we must answer;
+5. end the drain.
+
+No request handler waits for 4, or for a lock held across it, but those of NONVOLATILE, PURGE and
+SEEK_DATA: during these the kernel holds no page lock.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import trio
+
+from vfs_volatile.core.address_space import AddressSpace, ByteSpan, Drain
+from vfs_volatile.core.memory import Memory
+from vfs_volatile.core.pages import page_set, pages_touched, runs
+from vfs_volatile.core.ranges import PageSpan
+from vfs_volatile.core.reclaim import Victim, choose, still_allowed, without
+from vfs_volatile.fs.inode import Inode
+from vfs_volatile.processes.mappings import MappingScanner, PrivateMappings
+from vfs_volatile.units import PAGE_SIZE
+
+log = logging.getLogger(__name__)
+
+_BATCH_PAGES = (32 << 20) // PAGE_SIZE
+"""One look at the processes serves about this much, so that it costs little and is never old."""
+
+Invalidate = Callable[[int, int, int], None]
+"""``invalidate(ino, offset, length)``: the kernel drops its copy; blocks, raises OSError."""
+
+
+class Notice(NamedTuple):
+    """Bytes of an inode that the kernel must drop."""
+
+    ino: int
+    offset: int
+    length: int
+
+
+class Purges:
+    """Carries out all purges of a mount."""
+
+    def __init__(
+        self,
+        memory: Memory,
+        inodes: dict[int, Inode],
+        invalidate: Invalidate,
+        scanner: MappingScanner | None,
+    ) -> None:
+        # -- dependencies --
+        self._memory = memory
+        self._inodes = inodes
+        self._invalidate = invalidate
+        self._scanner = scanner
+        """None: private mappings do not matter (``--private=keep``)."""
+        # -- mutable --
+        self._drain_ended = trio.Event()
+        """Replaced by a new one each time it is set."""
+        self._running = 0
+        self.blocked = 0
+        """How often a private mapping kept a range from being purged."""
+        self.unreadable: list[int] = []
+        """Processes whose mappings could not be read at the last look."""
+
+    async def purge(self, space: AddressSpace, spans: list[ByteSpan]) -> None:
+        """Purge the volatile pages wholly in ``spans`` now, page-exact, whatever the budget."""
+        newest = self._memory.newest_age
+        private = (await self._private([space.ino])).of(space.ino)
+        pages = page_set(PageSpan(0, 0))
+        for span in spans:
+            pages |= page_set(space.span_of(*span))
+        allowed = without(pages, private)
+        if allowed != pages:
+            self.blocked += 1
+        await self._finish([space.begin_purge(runs(allowed), newest)])
+
+    async def reclaim(self, need: Callable[[], int]) -> int:
+        """Purge in order until ``need()`` pages is 0 or less, or nothing may be purged.
+
+        Returns the pages freed.
+        """
+        barred: dict[int, list[PageSpan]] = {}
+        freed = 0
+        while (wanted := need()) > 0:
+            batch = choose(self._memory, min(wanted, _BATCH_PAGES), barred)
+            if not batch:
+                break
+            inodes = {victim.entry.space.ino for victim in batch}
+            private = await self._private(inodes)
+            barred.update((ino, private.of(ino)) for ino in inodes)
+            before = self._memory.resident
+            drains = [self._begin(victim, barred) for victim in batch]
+            freed += before - self._memory.resident
+            await self._finish(drains)
+        return freed
+
+    async def unmark(
+        self, space: AddressSpace, spans: list[ByteSpan], *, record_lost: bool = False
+    ) -> int:
+        """NONVOLATILE for ``spans``, all at one moment; the bytes of them that were purged.
+
+        Waits for purges under way, so that each is reported, and that nothing stale reaches
+        the page afterwards. Where purged pages read as zeros the kernel may hold what was
+        written to them since: it must drop that before the answer (rule 3).
+        """
+        zeroed = page_set(PageSpan(0, 0))
+        for span in spans:
+            zeroed |= space.zeroed_by_unmark(*span)
+        if zeroed:
+            await self._finish([space.begin_purge(runs(zeroed), self._memory.newest_age)])
+        touched = [pages_touched(*space.clip(*span)) for span in spans]
+        while any(space.draining(pages) for pages in touched):
+            await self._drain_ended.wait()
+        return sum(space.unmark(*span, record_lost=record_lost) for span in spans)
+
+    async def flush(self, ino: int) -> None:
+        """Let the kernel write back what it holds of an inode, and drop it."""
+        await self._notify([Notice(ino, 0, 0)])
+        self._announce()
+
+    async def wait_idle(self) -> None:
+        """Return when no purge is under way; the caller keeps new ones from starting."""
+        while self._running:
+            await self._drain_ended.wait()
+
+    # ---- helpers ----
+
+    async def _private(self, inodes: Iterable[int]) -> PrivateMappings:
+        """The private mappings of those files that existed when this was called."""
+        opened = {ino for ino in inodes if (inode := self._inodes.get(ino)) and inode.opens}
+        if self._scanner is None or not opened:
+            return PrivateMappings()
+        found = await trio.to_thread.run_sync(self._scanner.scan, opened)
+        self.unreadable = found.unreadable
+        return PrivateMappings({ino: found.of(ino) for ino in opened})
+
+    def _begin(self, victim: Victim, barred: dict[int, list[PageSpan]]) -> Drain:
+        space = victim.entry.space
+        allowed = still_allowed(victim, barred[space.ino])
+        if allowed != victim.spans:
+            self.blocked += 1
+        return space.begin_purge(allowed, victim.entry.age)
+
+    async def _finish(self, drains: list[Drain]) -> None:
+        """Make the kernel drop what the drains hold, then end them."""
+        notices = [
+            Notice(drain.space.ino, run.first * PAGE_SIZE, (run.end - run.first) * PAGE_SIZE)
+            for drain in drains
+            for run in runs(drain.pages)
+        ]
+        try:
+            await self._notify(notices)
+        finally:
+            for drain in drains:
+                drain.space.end_purge(drain)
+            self._announce()
+
+    async def _notify(self, notices: list[Notice]) -> None:
+        if not notices:
+            return
+        self._running += 1
+        try:
+            # Not to be cancelled: a purge is half done until the kernel has answered.
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._invalidate_all, notices)
+        finally:
+            self._running -= 1
+
+    def _invalidate_all(self, notices: list[Notice]) -> None:
+        for notice in notices:
+            try:
+                self._invalidate(*notice)
+            except OSError:
+                log.exception("the kernel did not drop its copy: %s", notice)
+
+    def _announce(self) -> None:
+        self._drain_ended.set()
+        self._drain_ended = trio.Event()

@@ -1,0 +1,240 @@
+"""The namespace: which names mean which inodes. Pure and synchronous, as tmpfs has it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from itertools import count
+
+from vfs_volatile.core.address_space import AddressSpace
+from vfs_volatile.core.memory import Memory
+from vfs_volatile.core.pages import PageStore
+from vfs_volatile.errors import SyscallError
+from vfs_volatile.fs.inode import Directory, Inode
+from vfs_volatile.units import PAGE_SIZE, total_memory
+
+ROOT = 1
+NAME_MAX = 255
+RENAME_NOREPLACE = 1
+RENAME_EXCHANGE = 2
+
+
+class Tree:
+    """All inodes of a mount and the directories that name them.
+
+    The kernel has checked permissions (``default_permissions``), types of the path's components
+    and that a directory is not moved into itself.
+    """
+
+    def __init__(self, memory: Memory, make_store: Callable[[], PageStore]) -> None:
+        # -- dependencies --
+        self._memory = memory
+        self._make_store = make_store
+        # -- constant --
+        self.max_inodes = total_memory() // PAGE_SIZE // 2
+        """As tmpfs has it (nr_inodes in tmpfs(5))."""
+        # -- mutable --
+        self.inodes: dict[int, Inode] = {}
+        self._numbers = count(ROOT)
+        # Numbers are never used twice, so a mapping in /proc/PID/maps means one file for good.
+        root = self._new(stat.S_IFDIR | 0o755, os.getuid(), os.getgid())
+        root.directory = Directory(None)
+        root.nlink = 2
+
+    def get(self, number: int) -> Inode:
+        """The inode ``number``. Raises SyscallError(ESTALE)."""
+        try:
+            return self.inodes[number]
+        except KeyError:
+            raise SyscallError(errno.ESTALE) from None
+
+    def directory(self, number: int) -> tuple[Inode, Directory]:
+        """A directory and its entries. Raises SyscallError(ENOTDIR)."""
+        inode = self.get(number)
+        if inode.directory is None:
+            raise SyscallError(errno.ENOTDIR)
+        return inode, inode.directory
+
+    def lookup(self, parent: int, name: bytes) -> Inode | None:
+        """What ``name`` means in a directory. Raises SyscallError(ENAMETOOLONG)."""
+        inode, entries = self.directory(parent)
+        if len(name) > NAME_MAX:
+            raise SyscallError(errno.ENAMETOOLONG)
+        if name == b".":
+            return inode
+        if name == b"..":
+            return entries.parent or inode
+        return entries.get(name)
+
+    def create(
+        self, parent: int, name: bytes, mode: int, uid: int, gid: int, *,
+        rdev: int = 0, target: bytes = b"",
+    ) -> Inode:  # fmt: skip
+        """A new inode of the type in ``mode``, under a free name.
+
+        Raises SyscallError: EEXIST, ENAMETOOLONG, ENOENT (the directory was removed), ENOSPC.
+        """
+        above, entries = self._writable_directory(parent)
+        self._require_free(entries, name)
+        if above.mode & stat.S_ISGID:
+            gid = above.gid
+            if stat.S_ISDIR(mode):
+                mode |= stat.S_ISGID
+        inode = self._new(mode, uid, gid)
+        inode.rdev = rdev
+        inode.target = target
+        if stat.S_ISREG(mode):
+            inode.space = AddressSpace(inode.number, self._memory, self._make_store())
+        elif stat.S_ISDIR(mode):
+            inode.directory = Directory(above)
+            inode.nlink = 2
+            above.nlink += 1
+        entries.add(name, inode)
+        above.touch_written()
+        return inode
+
+    def link(self, number: int, parent: int, name: bytes) -> Inode:
+        """Another name for an inode. Raises SyscallError: EEXIST, ENOENT, ENAMETOOLONG."""
+        inode = self.get(number)
+        above, entries = self._writable_directory(parent)
+        self._require_free(entries, name)
+        if inode.nlink == 0:
+            raise SyscallError(errno.ENOENT)
+        entries.add(name, inode)
+        inode.nlink += 1
+        inode.touch_changed()
+        above.touch_written()
+        return inode
+
+    def unlink(self, parent: int, name: bytes) -> None:
+        """Remove a name of a file. Raises SyscallError: ENOENT, EISDIR."""
+        above, entries = self.directory(parent)
+        inode = self._entry(entries, name)
+        if inode.directory is not None:
+            raise SyscallError(errno.EISDIR)
+        entries.remove(name)
+        above.touch_written()
+        self._dropped_name(inode)
+
+    def rmdir(self, parent: int, name: bytes) -> None:
+        """Remove an empty directory. Raises SyscallError: ENOENT, ENOTDIR, ENOTEMPTY."""
+        above, entries = self.directory(parent)
+        inode = self._entry(entries, name)
+        self._require_empty_directory(inode)
+        entries.remove(name)
+        above.touch_written()
+        above.nlink -= 1
+        self._dropped_name(inode)
+
+    def rename(
+        self, old_parent: int, old_name: bytes, new_parent: int, new_name: bytes, flags: int
+    ) -> None:
+        """rename(2), with RENAME_NOREPLACE or RENAME_EXCHANGE. Raises SyscallError: EEXIST,
+        EINVAL, EISDIR, ENAMETOOLONG, ENOENT, ENOTDIR, ENOTEMPTY.
+        """
+        if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
+            raise SyscallError(errno.EINVAL)
+        source, source_entries = self.directory(old_parent)
+        goal, goal_entries = self._writable_directory(new_parent)
+        if len(new_name) > NAME_MAX:
+            raise SyscallError(errno.ENAMETOOLONG)
+        moved = self._entry(source_entries, old_name)
+        replaced = goal_entries.get(new_name)
+        if flags == RENAME_EXCHANGE:
+            other = self._entry(goal_entries, new_name)
+            source_entries.replace(old_name, other)
+            goal_entries.replace(new_name, moved)
+            self._moved(other, goal, source)
+        elif replaced is None:
+            goal_entries.add(new_name, moved)
+            source_entries.remove(old_name)
+        elif replaced is moved:
+            return
+        else:
+            self._require_replaceable(replaced, moved, flags)
+            goal_entries.replace(new_name, moved)
+            source_entries.remove(old_name)
+            if replaced.directory is not None:
+                goal.nlink -= 1
+            self._dropped_name(replaced)
+        self._moved(moved, source, goal)
+        source.touch_written()
+        goal.touch_written()
+
+    def forget(self, number: int, lookups: int) -> None:
+        """The kernel dropped ``lookups`` references to an inode."""
+        inode = self.inodes.get(number)
+        if inode is not None:
+            inode.lookups -= lookups
+            self._reap(inode)
+
+    # ---- helpers ----
+
+    def _new(self, mode: int, uid: int, gid: int) -> Inode:
+        if len(self.inodes) >= self.max_inodes:
+            raise SyscallError(errno.ENOSPC)
+        inode = Inode(next(self._numbers), mode, uid, gid)
+        self.inodes[inode.number] = inode
+        return inode
+
+    def _writable_directory(self, number: int) -> tuple[Inode, Directory]:
+        inode, entries = self.directory(number)
+        if inode.nlink == 0:
+            raise SyscallError(errno.ENOENT)
+        return inode, entries
+
+    @staticmethod
+    def _entry(entries: Directory, name: bytes) -> Inode:
+        inode = entries.get(name)
+        if inode is None:
+            raise SyscallError(errno.ENOENT)
+        return inode
+
+    @staticmethod
+    def _require_free(entries: Directory, name: bytes) -> None:
+        if len(name) > NAME_MAX:
+            raise SyscallError(errno.ENAMETOOLONG)
+        if entries.get(name) is not None:
+            raise SyscallError(errno.EEXIST)
+
+    @staticmethod
+    def _require_empty_directory(inode: Inode) -> None:
+        if inode.directory is None:
+            raise SyscallError(errno.ENOTDIR)
+        if inode.directory:
+            raise SyscallError(errno.ENOTEMPTY)
+
+    def _require_replaceable(self, replaced: Inode, moved: Inode, flags: int) -> None:
+        if flags == RENAME_NOREPLACE:
+            raise SyscallError(errno.EEXIST)
+        if moved.directory is not None:
+            self._require_empty_directory(replaced)
+        elif replaced.directory is not None:
+            raise SyscallError(errno.EISDIR)
+
+    @staticmethod
+    def _moved(inode: Inode, source: Inode, goal: Inode) -> None:
+        """``inode`` has left directory ``source`` for ``goal``."""
+        inode.touch_changed()
+        if inode.directory is not None and source is not goal:
+            inode.directory.parent = goal
+            source.nlink -= 1
+            goal.nlink += 1
+
+    def _dropped_name(self, inode: Inode) -> None:
+        inode.touch_changed()
+        if inode.directory is not None:
+            inode.nlink = 0
+            inode.directory.parent = None
+        else:
+            inode.nlink -= 1
+        self._reap(inode)
+
+    def _reap(self, inode: Inode) -> None:
+        """Free an inode that neither a name nor the kernel refers to."""
+        if inode.nlink == 0 and inode.lookups <= 0:
+            del self.inodes[inode.number]
+            if inode.space is not None:
+                inode.space.close()

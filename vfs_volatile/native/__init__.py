@@ -1,0 +1,1 @@
+"""The part that Python cannot reach: requests of the kernel that pyfuse3 does not hand on."""

@@ -1,0 +1,45 @@
+"""Builds ``_shim`` from ``shim.c`` (cffi API mode); run by setup.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cffi import FFI
+
+ffi = FFI()
+
+ffi.cdef(
+    """
+    typedef ... *fuse_req_t;
+
+    int fuse_reply_err(fuse_req_t req, int errno_);
+    int fuse_reply_write(fuse_req_t req, size_t count);
+    int fuse_reply_lseek(fuse_req_t req, int64_t offset);
+    int fuse_reply_ioctl(fuse_req_t req, int result, const void *out, size_t size);
+
+    int shim_took_hold(void);
+    int shim_invalidate(uint64_t ino, int64_t offset, int64_t length);
+
+    extern "Python" {
+        void shim_on_ioctl(fuse_req_t, uint64_t fh, unsigned cmd, const void *in, size_t in_size,
+                           size_t out_size, int tid);
+        void shim_on_fallocate(fuse_req_t, uint64_t fh, int mode, int64_t offset, int64_t length);
+        void shim_on_lseek(fuse_req_t, uint64_t fh, int64_t offset, int whence);
+        void shim_on_write(fuse_req_t, uint64_t fh, const char *data, size_t size, int64_t offset,
+                           int write_back);
+    }
+    """
+)
+
+ffi.set_source_pkgconfig(
+    "vfs_volatile.native._shim",
+    ["fuse3"],
+    '#include "shim.c"',
+    include_dirs=[str(Path(__file__).parent)],
+    depends=[str(Path(__file__).parent / "shim.c")],
+    libraries=["dl"],
+    extra_compile_args=["-D_FILE_OFFSET_BITS=64", "-Wall", "-Wextra"],
+)
+
+if __name__ == "__main__":
+    ffi.compile(verbose=True)

@@ -1,0 +1,128 @@
+/*
+ * The shim: gives pyfuse3's session the handlers that pyfuse3 lacks.
+ *
+ * This module exports fuse_session_new. Loaded with RTLD_GLOBAL before pyfuse3, the dynamic linker
+ * binds pyfuse3's call to it: the operations are copied, amended and passed to libfuse's own
+ * function. Handlers below hand over to Python; they run on the thread that runs the session,
+ * with the GIL held, and return at once. Python answers the request, now or later.
+ */
+#define FUSE_USE_VERSION 35
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* RTLD_NEXT */
+#endif
+#include <dlfcn.h>
+#include <errno.h>
+#include <fuse_lowlevel.h>
+#include <stdint.h>
+#include <string.h>
+
+/* Defined by cffi from the declarations in build_shim.py. */
+static void shim_on_ioctl(fuse_req_t, uint64_t fh, unsigned cmd, const void *in, size_t in_size,
+			  size_t out_size, int tid);
+static void shim_on_fallocate(fuse_req_t, uint64_t fh, int mode, int64_t offset, int64_t length);
+static void shim_on_lseek(fuse_req_t, uint64_t fh, int64_t offset, int whence);
+static void shim_on_write(fuse_req_t, uint64_t fh, const char *data, size_t size, int64_t offset,
+			  int write_back);
+
+static struct fuse_session *session;
+static struct fuse_lowlevel_ops wrapped;
+
+static void on_init(void *userdata, struct fuse_conn_info *conn)
+{
+	wrapped.init(userdata, conn);
+	/* With this the kernel leaves clearing of set-id bits to us; without, it does as on tmpfs. */
+	conn->want &= ~(unsigned)FUSE_CAP_HANDLE_KILLPRIV;
+}
+
+static void on_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg,
+		     struct fuse_file_info *fi, unsigned flags, const void *in_buf, size_t in_bufsz,
+		     size_t out_bufsz)
+{
+	(void)ino;
+	(void)arg;
+	if (flags & FUSE_IOCTL_DIR)
+		fuse_reply_err(req, ENOTTY);
+	else
+		shim_on_ioctl(req, fi->fh, cmd, in_buf, in_bufsz, out_bufsz, fuse_req_ctx(req)->pid);
+}
+
+static void on_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
+			 struct fuse_file_info *fi)
+{
+	(void)ino;
+	shim_on_fallocate(req, fi->fh, mode, offset, length);
+}
+
+static void on_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence,
+		     struct fuse_file_info *fi)
+{
+	(void)ino;
+	shim_on_lseek(req, fi->fh, offset, whence);
+}
+
+/* pyfuse3 has a write handler, but drops the bit that tells write-back from write(2). */
+static void on_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset,
+		     struct fuse_file_info *fi)
+{
+	(void)ino;
+	shim_on_write(req, fi->fh, data, size, offset, (int)fi->writepage);
+}
+
+static const struct fuse_lowlevel_ops *amend(struct fuse_lowlevel_ops *ops,
+					     const struct fuse_lowlevel_ops *given, size_t size)
+{
+	memcpy(&wrapped, given, size < sizeof wrapped ? size : sizeof wrapped);
+	*ops = wrapped;
+	ops->init = on_init;
+	ops->ioctl = on_ioctl;
+	ops->fallocate = on_fallocate;
+	ops->lseek = on_lseek;
+	ops->write = on_write;
+	ops->write_buf = NULL; /* would take precedence over write */
+	return ops;
+}
+
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
+
+typedef struct fuse_session *new_fn(struct fuse_args *, const struct fuse_lowlevel_ops *, size_t,
+				    struct libfuse_version *, void *);
+
+struct fuse_session *fuse_session_new_versioned(struct fuse_args *args,
+						const struct fuse_lowlevel_ops *op, size_t op_size,
+						struct libfuse_version *version, void *userdata)
+{
+	static struct fuse_lowlevel_ops ops;
+	new_fn *real = (new_fn *)(uintptr_t)dlsym(RTLD_NEXT, "fuse_session_new_versioned");
+
+	session = real ? real(args, amend(&ops, op, op_size), sizeof ops, version, userdata) : NULL;
+	return session;
+}
+
+#else
+
+typedef struct fuse_session *new_fn(struct fuse_args *, const struct fuse_lowlevel_ops *, size_t,
+				    void *);
+
+struct fuse_session *fuse_session_new(struct fuse_args *args, const struct fuse_lowlevel_ops *op,
+				      size_t op_size, void *userdata)
+{
+	static struct fuse_lowlevel_ops ops;
+	new_fn *real = (new_fn *)(uintptr_t)dlsym(RTLD_NEXT, "fuse_session_new");
+
+	session = real ? real(args, amend(&ops, op, op_size), sizeof ops, userdata) : NULL;
+	return session;
+}
+
+#endif
+
+/* Has pyfuse3's session come through here? */
+static int shim_took_hold(void)
+{
+	return session != NULL;
+}
+
+/* Make the kernel drop its copy of a byte range. May block until dirty pages are written back. */
+static int shim_invalidate(uint64_t ino, int64_t offset, int64_t length)
+{
+	return fuse_lowlevel_notify_inval_inode(session, ino, offset, length);
+}

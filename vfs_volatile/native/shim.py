@@ -1,0 +1,139 @@
+"""Loads the shim, and turns its callbacks into calls of Python handlers. Only this touches cffi.
+
+Import this module before pyfuse3: :func:`took_hold` tells whether the session came through.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from types import ModuleType
+from typing import Any, Protocol
+
+from vfs_volatile.errors import SyscallError
+
+log = logging.getLogger(__name__)
+
+
+def _load() -> ModuleType:
+    if "pyfuse3" in sys.modules:
+        raise ImportError("the shim must be imported before pyfuse3")
+    flags = sys.getdlopenflags()
+    sys.setdlopenflags(os.RTLD_NOW | os.RTLD_GLOBAL)
+    try:
+        return importlib.import_module("vfs_volatile.native._shim")
+    finally:
+        sys.setdlopenflags(flags)
+
+
+_shim = _load()
+_ffi: Any = _shim.ffi
+_lib: Any = _shim.lib
+
+Spawn = Callable[..., object]
+"""``spawn(async_function, *arguments)`` starts a task that answers later."""
+
+
+class Handlers(Protocol):
+    """What a file system provides. Each may raise SyscallError; ``fh`` is a handle it gave out."""
+
+    def write(self, fh: int, offset: int, data: memoryview, *, write_back: bool) -> int: ...
+
+    def fallocate(self, fh: int, mode: int, offset: int, length: int) -> None: ...
+
+    async def lseek(self, fh: int, offset: int, whence: int) -> int: ...
+
+    async def ioctl(self, fh: int, command: int, data: bytes, tid: int) -> bytes: ...
+
+
+_handlers: Handlers
+_spawn: Spawn
+
+
+def install(handlers: Handlers, spawn: Spawn) -> None:
+    """Serve the session's requests with ``handlers``; before the first request arrives."""
+    global _handlers, _spawn
+    _handlers, _spawn = handlers, spawn
+
+
+def took_hold() -> bool:
+    """Did the session that pyfuse3 made come through the shim?"""
+    return bool(_lib.shim_took_hold())
+
+
+def invalidate(ino: int, offset: int, length: int) -> None:
+    """Make the kernel drop its copy of bytes of an inode; what it does not know is no error.
+
+    Blocks until their dirty pages are written back, so never call it on the thread that serves
+    the session. Raises OSError. (``FUSE_NOTIFY_INVAL_INODE``, linux/fs/fuse/dev.c)
+    """
+    code = -_lib.shim_invalidate(ino, offset, length)
+    if code not in (0, errno.ENOENT):
+        raise OSError(code, os.strerror(code))
+
+
+def _errno_of(error: BaseException) -> int:
+    """The errno to answer with; a bug is logged and answered with EIO, the daemon lives on."""
+    if isinstance(error, SyscallError):
+        return error.errno
+    log.error("request failed unexpectedly", exc_info=error)
+    return errno.EIO
+
+
+async def _answer_later(
+    req: Any, call: Callable[[], Awaitable[Any]], reply: Callable[[Any], object]
+) -> None:
+    try:
+        result = await call()
+    except Exception as error:
+        _lib.fuse_reply_err(req, _errno_of(error))
+    else:
+        reply(result)
+
+
+@_ffi.def_extern()  # type: ignore[untyped-decorator]
+def shim_on_write(req: Any, fh: int, data: Any, size: int, offset: int, write_back: int) -> None:
+    try:
+        view = memoryview(_ffi.buffer(data, size))
+        stored = _handlers.write(fh, offset, view, write_back=bool(write_back))
+    except Exception as error:
+        _lib.fuse_reply_err(req, _errno_of(error))
+    else:
+        _lib.fuse_reply_write(req, stored)
+
+
+@_ffi.def_extern()  # type: ignore[untyped-decorator]
+def shim_on_fallocate(req: Any, fh: int, mode: int, offset: int, length: int) -> None:
+    try:
+        _handlers.fallocate(fh, mode, offset, length)
+    except Exception as error:
+        _lib.fuse_reply_err(req, _errno_of(error))
+    else:
+        _lib.fuse_reply_err(req, 0)
+
+
+@_ffi.def_extern()  # type: ignore[untyped-decorator]
+def shim_on_lseek(req: Any, fh: int, offset: int, whence: int) -> None:
+    _spawn(
+        _answer_later,
+        req,
+        lambda: _handlers.lseek(fh, offset, whence),
+        lambda result: _lib.fuse_reply_lseek(req, result),
+    )
+
+
+@_ffi.def_extern()  # type: ignore[untyped-decorator]
+def shim_on_ioctl(
+    req: Any, fh: int, cmd: int, data: Any, in_size: int, out_size: int, tid: int
+) -> None:
+    taken = bytes(_ffi.buffer(data, in_size)) if in_size else b""
+    _spawn(
+        _answer_later,
+        req,
+        lambda: _handlers.ioctl(fh, cmd, taken, tid),
+        lambda result: _lib.fuse_reply_ioctl(req, 0, result, min(len(result), out_size)),
+    )

@@ -1,0 +1,1 @@
+"""Looking at other processes: who has a file mapped."""

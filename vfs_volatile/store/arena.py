@@ -1,0 +1,153 @@
+"""Page data of all files in one memfd, so that a file costs no descriptor of its own.
+
+The memfd is a sparse arena of chunks. A file is given a chunk of it for each chunk of its own
+offsets where it stores something, and gives the chunk back when the file is cut or closed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Iterator
+
+from vfs_volatile.core.ranges import PageSpan
+from vfs_volatile.units import PAGE_SIZE
+
+_CHUNK = 4096 * PAGE_SIZE
+"""Bytes: large enough that few reads cross a border, small enough that the kernel's index of a
+small file stays small (two nodes of the xarray of the memfd)."""
+
+# <linux/falloc.h>
+_KEEP_SIZE = 0x01
+_PUNCH_HOLE = 0x02
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+
+
+def _fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    """fallocate(2), whose modes Python lacks. Raises OSError."""
+    while _libc.fallocate(fd, mode, offset, length) != 0:
+        code = ctypes.get_errno()
+        if code != errno.EINTR:
+            raise OSError(code, os.strerror(code))
+
+
+class Arena:
+    """The memory of one mount's files."""
+
+    def __init__(self) -> None:
+        self.fd = os.memfd_create("vfs-volatile", os.MFD_CLOEXEC)
+        # INVARIANT: a chunk below _top is in use by exactly one file, or free and holds nothing.
+        self._free: list[int] = []
+        self._top = 0
+        os.ftruncate(self.fd, (1 << 63) - _CHUNK)
+
+    def take_chunk(self) -> int:
+        """The offset of a chunk that holds nothing."""
+        if self._free:
+            return self._free.pop()
+        self._top += _CHUNK
+        return self._top - _CHUNK
+
+    def give_chunk(self, offset: int) -> None:
+        """Free a chunk and what it holds."""
+        self.punch(offset, _CHUNK)
+        self._free.append(offset)
+
+    def punch(self, offset: int, length: int) -> None:
+        """Free the whole pages of bytes, make the rest zero."""
+        _fallocate(self.fd, _PUNCH_HOLE | _KEEP_SIZE, offset, length)
+
+    def make_store(self) -> ArenaStore:
+        """The store of a new file."""
+        return ArenaStore(self)
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+class ArenaStore:
+    """A :class:`~vfs_volatile.core.pages.PageStore`: one file's part of an arena."""
+
+    __slots__ = ("_arena", "_chunks")
+
+    def __init__(self, arena: Arena) -> None:
+        self._arena = arena
+        self._chunks: dict[int, int] = {}
+        """Number of a chunk in the file -> its offset in the arena."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        if offset // _CHUNK == (offset + length - 1) // _CHUNK:
+            return self._read_piece(offset, length)
+        return b"".join(self._read_piece(*piece) for piece in _pieces(offset, length))
+
+    def write(self, offset: int, data: bytes | memoryview) -> None:
+        view = memoryview(data)
+        for start, length in _pieces(offset, len(view)):
+            at = self._place(start)
+            piece = view[start - offset : start - offset + length]
+            while piece:
+                written = os.pwrite(self._arena.fd, piece, at)
+                piece, at = piece[written:], at + written
+
+    def zero(self, offset: int, length: int) -> None:
+        for start, size in self._held_pieces(offset, length):
+            self._arena.punch(start, size)
+
+    def allocate(self, span: PageSpan) -> None:
+        for start, length in _pieces(*_bytes(span)):
+            _fallocate(self._arena.fd, _KEEP_SIZE, self._place(start), length)
+
+    def drop(self, span: PageSpan) -> None:
+        self.zero(*_bytes(span))
+
+    def truncate(self, size: int) -> None:
+        keep = -(-size // _CHUNK)
+        for number in [number for number in self._chunks if number >= keep]:
+            self._arena.give_chunk(self._chunks.pop(number))
+        self.zero(size, keep * _CHUNK - size)
+
+    def close(self) -> None:
+        self.truncate(0)
+
+    def _place(self, offset: int) -> int:
+        """Where byte ``offset`` is in the arena; takes a chunk if there is none yet."""
+        number = offset // _CHUNK
+        base = self._chunks.get(number)
+        if base is None:
+            base = self._chunks[number] = self._arena.take_chunk()
+        return base + offset % _CHUNK
+
+    def _read_piece(self, offset: int, length: int) -> bytes:
+        base = self._chunks.get(offset // _CHUNK)
+        if base is None:
+            return bytes(length)
+        return os.pread(self._arena.fd, length, base + offset % _CHUNK)
+
+    def _held_pieces(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
+        """The parts of the bytes that have a chunk, as (offset in the arena, length)."""
+        if length <= 0:
+            return
+        end = offset + length
+        numbers = range(offset // _CHUNK, -(-end // _CHUNK))
+        for number in numbers if len(numbers) < len(self._chunks) else self._chunks:
+            base = self._chunks.get(number)
+            start = max(offset, number * _CHUNK)
+            stop = min(end, (number + 1) * _CHUNK)
+            if base is not None and start < stop:
+                yield base + start % _CHUNK, stop - start
+
+
+def _bytes(span: PageSpan) -> tuple[int, int]:
+    return span.first * PAGE_SIZE, (span.end - span.first) * PAGE_SIZE
+
+
+def _pieces(offset: int, length: int) -> Iterator[tuple[int, int]]:
+    """Bytes cut at the borders of chunks, as (offset, length)."""
+    end = offset + length
+    while offset < end:
+        stop = min(end, (offset // _CHUNK + 1) * _CHUNK)
+        yield offset, stop - offset
+        offset = stop
