@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from itertools import count
 from pathlib import Path
 
@@ -75,18 +76,46 @@ def _end_all(mounts: list[Mount]) -> None:
         raise failures[0]
 
 
+class SharedMount:
+    """One mount for many tests; a test that broke it is the last one to see it."""
+
+    def __init__(self, make: Callable[[], Mount]) -> None:
+        self._make = make
+        self._mount: Mount | None = None
+
+    def get(self) -> Mount:
+        if self._mount is None:
+            self._mount = self._make()
+        return self._mount
+
+    def check(self) -> None:
+        """Empty the mount after a test; replace it if it is unwell, and say so by raising."""
+        try:
+            self.get().clear()
+        except BaseException:
+            with contextlib.suppress(AssertionError):
+                self.end()
+            raise
+
+    def end(self) -> None:
+        mounted, self._mount = self._mount, None
+        if mounted is not None:
+            mounted.end()
+
+
 @pytest.fixture(scope="module")
 def shared_mount(
     tmp_path_factory: pytest.TempPathFactory, probe: Path, watchdog: Watchdog
-) -> Iterator[Mount]:
-    mounted = Mount(tmp_path_factory.mktemp("shared"), watchdog, probe)
-    yield mounted
-    mounted.end()
+) -> Iterator[SharedMount]:
+    shared = SharedMount(lambda: Mount(tmp_path_factory.mktemp("shared"), watchdog, probe))
+    yield shared
+    shared.end()
 
 
 @pytest.fixture
-def fs(shared_mount: Mount) -> Iterator[Mount]:
+def fs(shared_mount: SharedMount) -> Iterator[Mount]:
     """One mount with default options for a whole module, empty at the start of each test."""
-    shared_mount.rearm()
-    yield shared_mount
-    shared_mount.release(empty=True)
+    mounted = shared_mount.get()
+    mounted.rearm()
+    yield mounted
+    shared_mount.check()

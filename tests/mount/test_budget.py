@@ -170,14 +170,16 @@ def test_size_is_the_limit_and_gives_enospc(mount: MountFactory) -> None:
     assert os.pwrite(mounted.open("other").fd, b"x" * PAGE, 0) == PAGE
 
 
-def test_volatile_data_gives_way_before_enospc(mount: MountFactory) -> None:
-    mounted = mount(budget="1M", size="1M")
-    made = files(mounted, PARTIAL, count=256)
+@pytest.mark.parametrize("budget", ["1M", "768K"])
+def test_volatile_data_gives_way_before_enospc(mount: MountFactory, budget: str) -> None:
+    mounted = mount(budget=budget, size="1M")
+    made = files(mounted, PARTIAL, count=192)
     kept, data = mounted.open("kept"), os.urandom(MIB // 2)
     for at in range(0, len(data), 65536):
         assert os.pwrite(kept.fd, data[at : at + 65536], at) == 65536
     assert kept.path.read_bytes() == data
-    assert lost(made) == [128]
+    assert mounted.within_budget()
+    assert lost(made)[0] >= 192 + 128 - 256
 
 
 def test_statfs_tells_the_size_and_what_is_used(mount: MountFactory) -> None:
@@ -220,5 +222,5 @@ def test_the_budget_purges_what_mappings_hold_warm(mount: MountFactory) -> None:
     actor = mounted.actor(made[0]).map("shared")
     assert "X" not in actor.loads()
     lower_by(mounted, 6)
+    assert eventually(lambda: actor.loads().count("X") == 6)
     assert actor.loads() == made[0].reads()
-    assert actor.loads().count("X") == 6

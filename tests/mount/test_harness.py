@@ -55,13 +55,12 @@ def test_the_end_of_a_mount_reports_words_of_trouble(
 
 @pytest.mark.parametrize(("ci", "exit_code"), [("", 0), ("1", 1)])
 def test_a_skip_is_a_failure_on_ci(tmp_path: Path, ci: str, exit_code: int) -> None:
-    test = tmp_path / "test_skipping.py"
-    test.write_text("import pytest\ndef test_it(): pytest.skip('no reason')\n")
-    options = ["-p", "tests.conftest", "-p", "no:cacheprovider", "-c", os.devnull]
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "test_it.py").write_text("import pytest\ndef test_it(): pytest.skip('why')\n")
     finished = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *options, "--rootdir", tmp_path, test],
-        cwd=ROOT,
-        env={**os.environ, "CI": ci},
+        [sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest", "test_it.py"],
+        cwd=tmp_path,
+        env={**os.environ, "CI": ci, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=60,

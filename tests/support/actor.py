@@ -87,7 +87,7 @@ class Actor:
         return self._by_page("loads", list(order))
 
     def stores(self, character: str, order: Iterable[int] = ()) -> str:
-        """Store to the first byte of each page: w when stored, X for the promised SIGBUS."""
+        """Fill each page with ``character``: w when filled, X for the promised SIGBUS."""
         return self._by_page(f"stores {character}", list(order))
 
     def pipe(self, page: int) -> str:

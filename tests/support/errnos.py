@@ -11,4 +11,5 @@ def errno_of(call: Callable[..., object], *arguments: object) -> str:
     try:
         return f"no error, but {call(*arguments)!r}"
     except OSError as error:
-        return errno.errorcode[error.errno or 0]
+        name = errno.errorcode[error.errno or 0]
+        return "EOPNOTSUPP" if name == "ENOTSUP" else name  # one number, two names

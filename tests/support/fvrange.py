@@ -83,6 +83,7 @@ def next_range(fd: int, start: int = 0) -> Range | None:
     assert state in (1, 3), f"state {state} is neither volatile nor purged"
     assert reserved == 0
     assert length > 0
+    assert at + length > start, f"NEXT from {start} went back to {at}+{length}"
     return Range(at, length, behavior, state == 3)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import select
 import shutil
 import signal
@@ -26,7 +27,9 @@ from tests.support.watchdog import Watchdog
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 20.0
 STOP_SECONDS = 20.0
-DEFAULT_DEADLINE = 40.0
+DEFAULT_DEADLINE = 25.0
+MEMORY_LIMIT = 4 << 30
+"""Bytes of address space of the daemon: a bug in it must not take the machine down."""
 BAD_WORDS = re.compile(r"traceback|error|exception", re.IGNORECASE)
 
 
@@ -78,6 +81,7 @@ class Mount:
                 stdout=subprocess.PIPE,
                 stderr=stderr,
             )
+        resource.prlimit(self.process.pid, resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
         self.rearm(deadline)
         try:
             self._wait_until_ready()
@@ -133,15 +137,16 @@ class Mount:
         """Give the mount ``deadline`` seconds from now before the watchdog frees it."""
         self._watchdog.arm(self.path, self.process.pid, deadline, self._evidence)
 
-    def release(self, *, empty: bool = False) -> None:
-        """Close what the test opened (and delete its files); raises if the mount is unwell."""
+    def clear(self) -> None:
+        """Close what the test opened and delete its files; raises if the mount is unwell."""
         self._held.close()
-        if self.process.poll() is None and empty:
-            for entry in self.path.iterdir():
-                if entry.is_dir() and not entry.is_symlink():
-                    shutil.rmtree(entry)
-                else:
-                    entry.unlink()
+        if self.process.poll() is not None:
+            self.end()
+        for entry in self.path.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
         self._raise_if([*self._watchdog_problems(), *self._stderr_problems()])
 
     def kill(self) -> None:
@@ -150,7 +155,7 @@ class Mount:
         self.process.kill()
         self.process.wait(timeout=10)
 
-    def unmounted_by_test(self) -> None:
+    def ended_by_test(self) -> None:
         """The test has ended the daemon itself, and has looked at how it ended."""
         assert self.process.poll() is not None
         self._killed = True

@@ -8,7 +8,7 @@
  *   open PATH r|rw                  map shared|private r|rw FIRST COUNT (pages; 0 = to the end)
  *   unmap                           load OFFSET | store OFFSET CHAR
  *   loads [PAGE ...]                one letter a page: its first byte, 0 for NUL, X for SIGBUS
- *   stores CHAR [PAGE ...]          one letter a page: w when stored, X for SIGBUS
+ *   stores CHAR [PAGE ...]          fill pages; one letter a page: w when filled, X for SIGBUS
  *   pipe PAGE                       write(2) of the mapped page to a pipe: bytes or an errno
  *   populate r|w FIRST COUNT        MADV_POPULATE_READ or MADV_POPULATE_WRITE
  *   mlock | msync | fsync           the system calls of these names on all that is mapped
@@ -73,15 +73,18 @@ static volatile char *address_of(size_t file_offset)
     return base + (file_offset - map_start);
 }
 
-/* True when the access was done; false after a SIGBUS, told in sigbus_code and sigbus_address. */
-static bool touch(volatile char *address, const char *store, char *loaded)
+/*
+ * Load one byte, or store to `count` of them. True when it was done; false after a SIGBUS, which
+ * sigbus_code and sigbus_address then tell.
+ */
+static bool touch(volatile char *address, const char *store, size_t count, char *loaded)
 {
     if (sigsetjmp(after_sigbus, 1))
         return false;
-    if (store)
-        *address = *store;
-    else
+    if (!store)
         *loaded = *address;
+    for (size_t i = 0; store && i < count; i++)
+        address[i] = *store;
     return true;
 }
 
@@ -95,7 +98,7 @@ static void reply_sigbus(void)
 static void access_one(size_t file_offset, const char *store)
 {
     char value = 0;
-    if (!touch(address_of(file_offset), store, &value)) {
+    if (!touch(address_of(file_offset), store, 1, &value)) {
         reply_sigbus();
         return;
     }
@@ -108,7 +111,7 @@ static char letter_of_access(size_t page, const char *store)
 {
     volatile char *address = address_of(page * page_size);
     char value = 0;
-    if (!touch(address, store, &value))
+    if (!touch(address, store, page_size, &value))
         return sigbus_code == BUS_ADRERR && sigbus_address == address ? 'X' : '!';
     if (store)
         return 'w';

@@ -5,7 +5,7 @@ interpreter. It also frees everything when pytest dies. Orders come as JSON line
 of file means that pytest is gone:
 
     {"order": "arm", "mountpoint": DIR, "daemon": PID, "seconds": N, "evidence": FILE}
-    {"order": "disarm", "mountpoint": DIR}
+    {"order": "disarm", "mountpoint": DIR}    answered by a line, after any evidence is written
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from typing import TextIO
 
 from tests.support.mountinfo import fuse_connection
 
+DUMP_SECONDS = 0.3
+"""Grace for a dump of stacks: nothing tells when it is written."""
+
 STACKS_SIGNAL = signal.SIGUSR1
 
 
@@ -36,6 +39,7 @@ class Watchdog:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.watchdog", str(os.getpid()), str(stacks)],
             stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             cwd=Path(__file__).parents[2],
             start_new_session=True,  # Ctrl-C at pytest must not stop it
         )
@@ -51,12 +55,19 @@ class Watchdog:
         )
 
     def disarm(self, mountpoint: Path) -> None:
+        """Stop the clock of a mount; when it had run out, all evidence is there afterwards."""
         self._send(order="disarm", mountpoint=str(mountpoint))
+        assert self._process.stdout is not None
+        ready, _, _ = select.select([self._process.stdout], [], [], 30)
+        assert ready, "the watchdog is stuck"
+        self._process.stdout.readline()
 
     def close(self) -> None:
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.wait(timeout=30)
+        self._process.stdout.close()
         faulthandler.unregister(STACKS_SIGNAL)
         self._stacks.close()
 
@@ -110,10 +121,7 @@ def _free(armed: _Armed, pytest_pid: int, stacks: Path) -> None:
         os.kill(pytest_pid, STACKS_SIGNAL)
     with contextlib.suppress(OSError):
         os.kill(armed.daemon, signal.SIGABRT)  # started with -X faulthandler: dumps its stacks
-    time.sleep(0.5)  # grace for both dumps; nothing tells when they are written
-    with contextlib.suppress(OSError):
-        text.append("== pytest's stacks\n" + stacks.read_text())
-    armed.evidence.write_text("\n".join(text))
+    time.sleep(DUMP_SECONDS)
     connection = fuse_connection(armed.mountpoint)
     if connection is not None:
         with contextlib.suppress(OSError):
@@ -121,6 +129,10 @@ def _free(armed: _Armed, pytest_pid: int, stacks: Path) -> None:
         subprocess.run(["umount", "-l", armed.mountpoint], check=False, timeout=10)
     with contextlib.suppress(OSError):
         os.kill(armed.daemon, signal.SIGKILL)
+    time.sleep(DUMP_SECONDS)  # pytest leaves its system call only now, and gets the signal
+    with contextlib.suppress(OSError):
+        text.append("== pytest's stacks\n" + stacks.read_text())
+    armed.evidence.write_text("\n".join(text))
 
 
 def _read_orders(chunk: bytes, guarded: dict[str, _Armed]) -> None:
@@ -130,6 +142,7 @@ def _read_orders(chunk: bytes, guarded: dict[str, _Armed]) -> None:
             guarded[order["mountpoint"]] = _Armed(order)
         else:
             guarded.pop(order["mountpoint"], None)
+            print("disarmed", flush=True)
 
 
 def _guard(pytest_pid: int, stacks: Path) -> None:

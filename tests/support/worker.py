@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import json
+import mmap
 import os
 import random
 import sys
@@ -30,6 +31,7 @@ class Owner:
 
     def __init__(self, fd: int, first: int, count: int, seed: int) -> None:
         self.fd = fd
+        self.map = mmap.mmap(fd, 0)
         self.pages = range(first, first + count)
         self.random = random.Random(seed)
         self.content = dict.fromkeys(self.pages, bytes(PAGE))
@@ -39,7 +41,7 @@ class Owner:
 
     def step(self) -> None:
         choice = self.random.choices(
-            (self.write, self.mark, self.unmark, self.read), weights=(4, 2, 3, 3)
+            (self.write, self.store, self.mark, self.unmark, self.read), weights=(2, 2, 2, 3, 3)
         )[0]
         choice(self.random.choice(self.pages))
 
@@ -47,6 +49,15 @@ class Owner:
         data = self.random.randbytes(16) * (PAGE // 16)
         if os.pwrite(self.fd, data, page * PAGE) != PAGE:
             raise LieError(f"page {page}: a whole page was written short")
+        self.content[page] = data
+        self.counts["written"] += 1
+
+    def store(self, page: int) -> None:
+        """Store through the shared mapping; a volatile page could be a SIGBUS, so not there."""
+        if page in self.volatile:
+            return
+        data = self.random.randbytes(16) * (PAGE // 16)
+        self.map[page * PAGE : (page + 1) * PAGE] = data
         self.content[page] = data
         self.counts["written"] += 1
 
@@ -63,6 +74,8 @@ class Owner:
         """The heart of it: the answer, the content and the record have to agree."""
         purged = fvrange.unmark(self.fd, *pages(page))
         found = os.pread(self.fd, PAGE, page * PAGE)
+        if self.map[page * PAGE : (page + 1) * PAGE] != found:
+            raise LieError(f"page {page}: the mapping and read(2) differ")
         if purged not in (0, PAGE):
             raise LieError(f"page {page}: {purged} bytes purged")
         if purged:

@@ -248,7 +248,10 @@ def fake_daemon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str) ->
 @pytest.mark.parametrize(
     ("script", "word"),
     [
-        ("echo noise >&2; echo 'vfs-volatile: no luck; try again' >&2; exit 1", "^no luck; try"),
+        (
+            "echo noise >&2; echo 'vfs-volatile: no luck; try again' >&2; exit 1",
+            r"^no luck \(noise\); try again$",
+        ),
         (
             "echo 'Traceback ...' >&2; echo 'RuntimeError: odd' >&2; exit 1",
             r"\(RuntimeError: odd\)",

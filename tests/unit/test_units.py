@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vfs_volatile.units import PAGE_SIZE, format_size, pages_for, parse_size, total_memory
@@ -11,6 +11,7 @@ from vfs_volatile.units import PAGE_SIZE, format_size, pages_for, parse_size, to
 SUFFIXES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
+@settings(deadline=None)
 @given(
     number=st.integers(0, 1 << 64),
     suffix=st.sampled_from(sorted(SUFFIXES)),
@@ -61,6 +62,7 @@ def test_sizes_are_shown_with_the_largest_fitting_unit(size_bytes: int, text: st
     assert format_size(size_bytes) == text
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1 << 64))
 def test_pages_for_is_the_least_number_that_holds_the_bytes(size_bytes: int) -> None:
     pages = pages_for(size_bytes)

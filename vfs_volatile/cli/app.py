@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
-from vfs_volatile.cli import mount, ranges, status
+from vfs_volatile.cli import demo, mount, ranges, status
 from vfs_volatile.cli.arguments import examples
 from vfs_volatile.errors import UsageError
 
@@ -32,18 +30,5 @@ def _no_command(context: typer.Context) -> None:
         raise UsageError("no command given; see vfs-volatile --help")
 
 
-def demo(
-    modules: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Compile N modules. [default: as many as found]"),
-    ] = None,
-) -> int:
-    """Run the main job, end to end, on a temporary mount. Exit code 0 only if all of it held."""
-    from vfs_volatile.cli.demo import run  # here: rich is slow to load
-
-    return run(modules)
-
-
-for commands in (mount, ranges, status):
+for commands in (mount, ranges, status, demo):
     commands.register(app)
-app.command(epilog=examples("demo", "demo --modules 200"))(demo)

@@ -117,13 +117,13 @@ def _wait_until_ready(output: int) -> None:
 
 
 def _last_words(output: str) -> str:
-    """Why the daemon ended: its own line if it wrote one, or the last line of whatever it said."""
-    lines = [line for line in output.splitlines() if line.strip()]
-    for line in reversed(lines):
-        if line.startswith(ERROR):
-            return line.removeprefix(ERROR)
-    cause = f" ({lines[-1].strip()})" if lines else ""
-    return f"the daemon ended before it was ready{cause}; run with -f to see why"
+    """Why the daemon ended, on one line: its own error, and what else it said (libfuse, Python)."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    errors = [line.removeprefix(ERROR) for line in lines if line.startswith(ERROR)]
+    others = [line for line in lines if not line.startswith(ERROR)]
+    error = errors[-1] if errors else "the daemon ended before it was ready; run with -f to see why"
+    cause, _, mend = error.partition("; ")
+    return f"{cause} ({others[-1]}); {mend}" if others else error
 
 
 def _check_answers(mountpoint: str) -> None:

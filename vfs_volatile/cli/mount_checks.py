@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 
+from vfs_volatile.cli.launch import ANSWER_LIMIT, within
 from vfs_volatile.cli.places import explained
 from vfs_volatile.errors import UserError
 from vfs_volatile.mountinfo import find_mount
@@ -47,7 +48,7 @@ def check_fuse(*, allow_other: bool) -> None:
 
 def _refuse_mounted(directory: str) -> None:
     try:
-        os.stat(directory)
+        within(ANSWER_LIMIT, lambda: os.statvfs(directory))  # stat(2) may answer from a cache
     except OSError as error:
         if error.errno == errno.ENOTCONN:
             raise UserError(

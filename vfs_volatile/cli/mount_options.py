@@ -12,13 +12,13 @@ from vfs_volatile.units import parse_size
 PASSED_ON = frozenset(
     [
         *("ro", "rw", "suid", "nosuid", "dev", "nodev", "exec", "noexec"),
-        *("sync", "async", "dirsync", "atime", "noatime", "nodiratime"),
+        *("sync", "async", "dirsync", "atime", "noatime"),
     ]
 )
-"""Options that libfuse turns into mount flags (its lib/mount.c)."""
+"""Options that libfuse turns into mount flags (its lib/mount.c, 3.14)."""
 
-IGNORED = frozenset(("defaults", "_netdev", "nofail"))
-"""Options meant for mount(8) and init, as is everything that begins with ``x-``."""
+IGNORED = frozenset(("defaults", "relatime", "_netdev", "nofail"))
+"""Options that hold anyway, or are meant for mount(8) and init, as all that begin with ``x-``."""
 
 
 @dataclass

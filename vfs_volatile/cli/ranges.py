@@ -24,7 +24,7 @@ from vfs_volatile.cli.places import Place, explained, locate, locate_file
 from vfs_volatile.cli.status import read_stats
 from vfs_volatile.client.calls import fvrange, fvrange_purge
 from vfs_volatile.client.unmark import unmark_runs
-from vfs_volatile.errors import UsageError
+from vfs_volatile.errors import UsageError, UserError
 from vfs_volatile.units import format_size
 
 SOMETHING_PURGED = 3
@@ -105,7 +105,7 @@ def purge(
             _print_bytes(fvrange_purge(fd, *where))
         return
     if place.kind == "other":
-        raise UsageError(f"{path} is no file and no mount; give a file or {place.mountpoint}")
+        raise UserError(f"{path} is no file and no mount; give a file or {place.mountpoint}")
     if start is not None or not (everything or at_least is not None):
         raise UsageError(f"{path} is a mount; give --bytes SIZE or --all")
     with explained(path):
@@ -114,9 +114,10 @@ def purge(
 
 def _purge_mount(place: Place, amount: str) -> int:
     """Purge ``amount`` (bytes, or ``all``); the bytes purged meanwhile, the purger's included."""
-    before = read_stats(place)["purged_ever"]
+    before: int = read_stats(place)["purged_ever"]
     os.setxattr(place.path, xattrs.MOUNT_PURGE, amount.encode())
-    return read_stats(place)["purged_ever"] - before
+    after: int = read_stats(place)["purged_ever"]
+    return after - before
 
 
 def _print_bytes(count: int) -> None:

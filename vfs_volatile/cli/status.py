@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,7 +22,7 @@ from vfs_volatile.abi.ioctls import (
 from vfs_volatile.cli.arguments import examples, size
 from vfs_volatile.cli.places import Place, explained, locate, locate_mount
 from vfs_volatile.client.calls import fvrange_next
-from vfs_volatile.errors import UsageError
+from vfs_volatile.errors import UserError
 from vfs_volatile.units import format_size
 
 _ROW = "{start:>16}  {length:>16}  {state:<8}  {behavior:<8}  {access:<8}  {priority:>8}"
@@ -35,8 +35,10 @@ _HEADINGS = {
     "priority": "PRIORITY",
 }
 
-_COUNTERS = ("pid", "blocked_purges", "unreadable_processes")
-"""Statistics of a mount that are no bytes."""
+_BYTES = frozenset(
+    ("size", "budget", "resident", "highest_resident", "volatile", "purged", "purged_ever")
+)
+"""Statistics of a mount that are bytes."""
 
 
 def status(
@@ -50,7 +52,7 @@ def status(
     """
     place = locate(path)
     if place.kind == "other":
-        raise UsageError(f"{path} is no file and no mount; give a file or {place.mountpoint}")
+        raise UserError(f"{path} is no file and no mount; give a file or {place.mountpoint}")
     with explained(path):
         if place.kind == "file":
             _show_file(place, as_json)
@@ -137,17 +139,19 @@ def _show_mount(place: Place, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"path": place.path, **stats}))
         return
-    for name in stats:
+    for name, value in stats.items():
         label = name.replace("_", " ")
-        if name in _COUNTERS:
-            print(f"{label:<20}  {stats[name]:>16}")
+        if name in _BYTES:
+            print(f"{label:<20}  {value:>16} bytes  {format_size(value):>10}")
+        elif isinstance(value, list):
+            print(f"{label:<20}  {' '.join(map(str, value)) or '-':>16}")
         else:
-            print(f"{label:<20}  {stats[name]:>16} bytes  {format_size(stats[name]):>10}")
+            print(f"{label:<20}  {value:>16}")
 
 
-def read_stats(place: Place) -> dict[str, int]:
+def read_stats(place: Place) -> dict[str, Any]:
     """The counters of a mount. Raises OSError."""
-    stats: dict[str, int] = json.loads(os.getxattr(place.path, xattrs.STATS))
+    stats: dict[str, Any] = json.loads(os.getxattr(place.path, xattrs.STATS))
     return stats
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
@@ -26,7 +27,7 @@ def unmount(directory: str) -> None:
             f" findmnt -t {FSTYPE}"
         )
     daemon = _open_daemon(mountpoint)
-    _run_umount(directory, mountpoint)
+    _run_umount(directory, mountpoint, dead=daemon is None and _is_dead(mountpoint))
     if daemon is None:
         return
     try:
@@ -48,9 +49,23 @@ def _open_daemon(mountpoint: str) -> int | None:
         return None
 
 
-def _run_umount(directory: str, mountpoint: str) -> None:
-    """Have the mount taken out by the program that may do so. Raises UserError."""
+def _is_dead(mountpoint: str) -> bool:
+    """Has the daemon of the mount gone?"""
+    try:
+        within(ANSWER_LIMIT, lambda: os.statvfs(mountpoint))
+    except OSError as error:
+        return error.errno == errno.ENOTCONN
+    return False
+
+
+def _run_umount(directory: str, mountpoint: str, *, dead: bool) -> None:
+    """Have the mount taken out by the program that may do so. Raises UserError.
+
+    A dead one goes even if files in it are open: nothing can be done with them but close them.
+    """
     command = ["umount"] if os.geteuid() == 0 else ["fusermount3", "-u"]
+    if dead:
+        command.append("-l" if command[0] == "umount" else "-z")
     try:
         done = subprocess.run(
             [*command, mountpoint],

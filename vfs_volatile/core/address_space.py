@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from pyroaring import BitMap64
+from pyroaring import BitMap
 
 from vfs_volatile.abi.ioctls import (
     STATE_PURGED,
@@ -26,6 +26,7 @@ from vfs_volatile.abi.ioctls import (
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import (
     LAST_PAGE,
+    MAX_BYTES,
     PageStore,
     count,
     next_page,
@@ -43,6 +44,13 @@ ByteSpan = tuple[int, int]
 """(start, length) in bytes."""
 
 
+def _require_size(start: int, end: int) -> int:
+    """``end``, if a file may hold bytes ``[start, end)``. Raises SyscallError(EFBIG)."""
+    if end > MAX_BYTES or end < start:
+        raise SyscallError(errno.EFBIG)
+    return end
+
+
 class Drain:
     """A purge under way: its data is dropped here, the kernel's copy perhaps not yet."""
 
@@ -50,7 +58,7 @@ class Drain:
 
     def __init__(self, space: AddressSpace) -> None:
         self.space = space
-        self.pages = BitMap64()
+        self.pages = BitMap()
         """Pages whose write-back would be stale."""
 
 
@@ -79,15 +87,15 @@ class AddressSpace:
         self.size = 0
         """Bytes of the file."""
         # Pages that the store holds. May reach beyond the end of file (FALLOC_FL_KEEP_SIZE).
-        self.resident = BitMap64()
+        self.resident = BitMap()
         # INVARIANT: ends at or before the page that holds the end of file.
         self.ranges = RangeMap()
         # INVARIANT: every purged page is volatile. It is not resident either, unless touching it
         # reads zeros: then it may hold what was written since, which does not make it intact.
-        self.purged = BitMap64()
+        self.purged = BitMap()
         # Pages that an unmark by xattr found purged and nobody has rewritten or truncated.
         # INVARIANT: below the end of file.
-        self.lost = BitMap64()
+        self.lost = BitMap()
         # INVARIANT: every draining page is volatile.
         self._drains: list[Drain] = []
 
@@ -111,10 +119,11 @@ class AddressSpace:
         """Store ``data`` for a write(2); the bytes stored, fewer if a later page fails.
 
         A purged page that is covered whole becomes intact, one covered in part fails unless it
-        reads as zeros, and stays purged then (rules 4, 5). Raises SyscallError ENODATA or ENOSPC
-        when nothing could be stored.
+        reads as zeros, and stays purged then (rules 4, 5). Raises SyscallError ENODATA, ENOSPC
+        or EFBIG when nothing could be stored.
         """
-        end = self._writable_end(offset, offset + len(data))
+        end = _require_size(offset, min(offset + len(data), MAX_BYTES))
+        end = self._writable_end(offset, end)
         end = self._affordable_end(offset, end)
         self._store(offset, memoryview(data)[: end - offset])
         self.size = max(self.size, end)
@@ -140,12 +149,16 @@ class AddressSpace:
         for run in runs(keep):
             start = max(offset, run.first * PAGE_SIZE)
             stop = min(end, run.end * PAGE_SIZE)
-            self.memory.reserve(self._absent(run))
+            self.memory.reserve(self._absent(run), dirty=True)
             self._store(start, view[start - offset : stop - offset])
             self._make_resident(run)
 
     def truncate(self, size: int) -> None:
-        """Set the size; pages beyond it go, with all their state (rule 7)."""
+        """Set the size; pages beyond it go, with all their state (rule 7).
+
+        Raises SyscallError(EFBIG).
+        """
+        _require_size(0, size)
         if size <= self.size:
             beyond = PageSpan(pages_for(size), LAST_PAGE)
             self._drop(beyond)
@@ -157,7 +170,9 @@ class AddressSpace:
 
     def punch_hole(self, offset: int, length: int) -> None:
         """Make bytes zero and free whole pages; those are intact, volatility stays (rule 7)."""
-        end = offset + length
+        end = min(offset + length, MAX_BYTES)
+        if end <= offset:
+            return
         covered = pages_covered(offset, end, self.size)
         if covered:
             self._drop(covered)
@@ -169,7 +184,11 @@ class AddressSpace:
                 self.store.zero(start, min(end, (page + 1) * PAGE_SIZE) - start)
 
     def allocate(self, offset: int, length: int, *, keep_size: bool) -> None:
-        """Hold memory for every page met; purged pages stay purged. Raises SyscallError(ENOSPC)."""
+        """Hold memory for every page met; purged pages stay purged.
+
+        Raises SyscallError: ENOSPC, EFBIG.
+        """
+        _require_size(0, offset + length)
         span = pages_touched(offset, offset + length)
         missing = page_set(span) - self.resident - self.purged
         self.memory.reserve(len(missing))
@@ -183,7 +202,8 @@ class AddressSpace:
             self.size = max(self.size, offset + length)
 
     def zero_range(self, offset: int, length: int, *, keep_size: bool) -> None:
-        """Make bytes zero and hold memory for them (rule 7). Raises SyscallError(ENOSPC)."""
+        """Make bytes zero and hold memory for them (rule 7). Raises SyscallError: ENOSPC, EFBIG."""
+        _require_size(0, offset + length)
         self.memory.reserve(self._absent(pages_touched(offset, offset + length)))
         self.punch_hole(offset, length)
         self.allocate(offset, length, keep_size=keep_size)
@@ -247,7 +267,7 @@ class AddressSpace:
     def next_run(self, start: int) -> Run:
         """The first run that ends after byte ``start``. Raises SyscallError(ENXIO) if none does."""
         page = start // PAGE_SIZE
-        for found in self.ranges.from_page(page):
+        for found in self.ranges.from_page(page) if start < self.size else ():
             span = self._run_in(found.span, max(page, found.first))
             return Run(*self._bytes(span), found.behavior, self._state(span.first))
         raise SyscallError(errno.ENXIO)
@@ -271,10 +291,10 @@ class AddressSpace:
         start, end = self.clip(start, length)
         return pages_covered(start, end, self.size) if start < end else PageSpan(0, 0)
 
-    def zeroed_by_unmark(self, start: int, length: int) -> BitMap64:
+    def zeroed_by_unmark(self, start: int, length: int) -> BitMap:
         """Purged pages that an unmark would turn to zeros while the kernel may hold other bytes."""
         start, end = self.clip(start, length)
-        pages = BitMap64()
+        pages = BitMap()
         if self.purged and start < end:
             span = pages_touched(start, end)
             for found in self.ranges.overlapping(span):
@@ -319,7 +339,7 @@ class AddressSpace:
     def check(self) -> None:
         """Raise AssertionError if an invariant does not hold (for tests; linear time)."""
         self.ranges.check()
-        volatile = BitMap64()
+        volatile = BitMap()
         for found in self.ranges:
             volatile |= page_set(found.span)
             has_resident = count(self.resident, found.span) > 0
@@ -417,7 +437,7 @@ class AddressSpace:
         if dropped:
             self.store.drop(span)
             self.resident.remove_range(*span)
-            self.memory.charge(-dropped)
+            self.memory.uncharge(dropped)
             for found in self.ranges.overlapping(span):
                 if not count(self.resident, found.span):
                     self.memory.queue.discard(found)
@@ -463,15 +483,15 @@ class AddressSpace:
         self._drop(piece)
         drain.pages.add_range(*piece)
 
-    def _set_purged(self, pages: BitMap64) -> None:
+    def _set_purged(self, pages: BitMap) -> None:
         new = len(pages - self.purged)
         self.purged |= pages
         self.memory.purged += new
         self.memory.purged_ever += new
 
-    def _discard_stale(self, touched: PageSpan) -> BitMap64:
+    def _discard_stale(self, touched: PageSpan) -> BitMap:
         """The pages whose write-back must be discarded; those that drain become purged."""
-        stale = BitMap64()
+        stale = BitMap()
         for drain in self._drains:
             hit = drain.pages & page_set(touched)
             self._set_purged(hit)

@@ -9,6 +9,9 @@ from sortedcontainers import SortedDict
 
 from vfs_volatile.core.ranges import VolatileRange
 from vfs_volatile.errors import SyscallError
+from vfs_volatile.units import PAGE_SIZE
+
+_MIN_SLACK = (4 << 20) // PAGE_SIZE
 
 
 class PurgeQueue:
@@ -83,17 +86,40 @@ class Memory:
         self.newest_age += 1
         return self.newest_age
 
-    def reserve(self, pages: int) -> None:
-        """Make sure that ``pages`` more can be charged. Raises SyscallError(ENOSPC)."""
-        if pages > self.room:
+    def reserve(self, pages: int, *, dirty: bool = False) -> None:
+        """Make sure that ``pages`` more can be charged. Raises SyscallError(ENOSPC).
+
+        ``dirty``: they hold memory already, in the kernel, and would be lost. They are let in above
+        the size while something volatile can give way.
+        """
+        if pages > self.room and not (dirty and self.queue):
             raise SyscallError(errno.ENOSPC)
 
+    def shortage(self, pages: int) -> int:
+        """Pages that should give way before a writer adds ``pages``; 0 if it may go on.
+
+        A writer may outrun the purger by a slack, no further: so far resident may exceed the budget
+        while something is volatile.
+        """
+        if not self.queue:
+            return 0
+        ceiling = min(self.size_pages, self.budget_pages + self.slack)
+        return max(0, self.resident + pages - ceiling)
+
+    @property
+    def slack(self) -> int:
+        """Pages: an eighth of the budget, at least 4 MiB."""
+        return max(self.budget_pages // 8, _MIN_SLACK)
+
     def charge(self, pages: int) -> None:
-        """``pages`` became resident (negative: were dropped)."""
+        """``pages`` became resident."""
         self.resident += pages
         self.highest_resident = max(self.highest_resident, self.resident)
-        if pages > 0:
-            self.signal_pressure()
+        self.signal_pressure()
+
+    def uncharge(self, pages: int) -> None:
+        """``pages`` were dropped."""
+        self.resident -= pages
 
     def set_budget(self, budget_pages: int) -> None:
         """Change the budget; more than the size of the mount means its size."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from pyroaring import BitMap64
+from pyroaring import BitMap
 
 from vfs_volatile.core.ranges import PageSpan
 from vfs_volatile.units import PAGE_SIZE, pages_for
 
-LAST_PAGE = 1 << 51
-"""One past the highest page of any file: offsets are 63 bits."""
+LAST_PAGE = 1 << 32
+"""One past the highest page of any file: page numbers are 32 bits, as in ext4."""
+MAX_BYTES = LAST_PAGE * PAGE_SIZE
+"""No file is larger (EFBIG): 16 TiB with pages of 4 KiB."""
 
 
 class PageStore(Protocol):
@@ -52,43 +54,43 @@ def pages_covered(start: int, end: int, size: int) -> PageSpan:
     return PageSpan(pages_for(start), pages_for(end) if end >= size else end // PAGE_SIZE)
 
 
-def page_set(span: PageSpan) -> BitMap64:
+def page_set(span: PageSpan) -> BitMap:
     """A new set of the pages of ``span``."""
-    pages = BitMap64()
+    pages = BitMap()
     if span:
         pages.add_range(span.first, span.end)
     return pages
 
 
-def count(pages: BitMap64, span: PageSpan) -> int:
+def count(pages: BitMap, span: PageSpan) -> int:
     """How many of ``pages`` lie in ``span``."""
     return pages.range_cardinality(span.first, span.end) if span else 0
 
 
-def next_page(pages: BitMap64, page: int) -> int | None:
+def next_page(pages: BitMap, page: int) -> int | None:
     """The first of ``pages`` at or after ``page``."""
     try:
-        return pages.next_set_bit(page)
+        return pages.next_set_bit(page) if page < LAST_PAGE else None
     except ValueError:
         return None
 
 
-def run_end(pages: BitMap64, first: int) -> int:
+def run_end(pages: BitMap, first: int) -> int:
     """The end of the run of consecutive ``pages`` that starts at ``first``; O(log run)."""
     step = 1
-    while pages.range_cardinality(first, first + step) == step:
+    while first + step < LAST_PAGE and pages.range_cardinality(first, first + step) == step:
         step *= 2
-    good, bad = step // 2, step
-    while bad - good > 1:
-        middle = (good + bad) // 2
-        if pages.range_cardinality(first, first + middle) == middle:
-            good = middle
+    inside, beyond = first, min(first + step, LAST_PAGE) + 1
+    while beyond - inside > 1:
+        middle = (inside + beyond) // 2
+        if pages.range_cardinality(first, middle) == middle - first:
+            inside = middle
         else:
-            bad = middle
-    return first + good
+            beyond = middle
+    return inside
 
 
-def runs(pages: BitMap64) -> Iterator[PageSpan]:
+def runs(pages: BitMap) -> Iterator[PageSpan]:
     """The maximal runs of consecutive ``pages``, in order. Do not change them meanwhile."""
     first = next_page(pages, 0)
     while first is not None:

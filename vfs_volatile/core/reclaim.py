@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from pyroaring import BitMap64
+from pyroaring import BitMap
 
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import count, page_set, runs
@@ -30,11 +30,12 @@ def overlaps_any(span: PageSpan, others: Sequence[PageSpan]) -> bool:
     return any(span.overlaps(other) for other in others)
 
 
-def without(pages: BitMap64, spans: Sequence[PageSpan]) -> BitMap64:
-    """``pages`` but those in ``spans``."""
+def without(pages: BitMap, spans: Sequence[PageSpan]) -> BitMap:
+    """``pages`` but those in ``spans``, as a new set."""
+    left = pages.copy()
     for span in spans:
-        pages = pages - page_set(span)
-    return pages
+        left.remove_range(span.first, span.end)
+    return left
 
 
 def choose(memory: Memory, need: int, barred: Barred) -> list[Victim]:
@@ -60,7 +61,7 @@ def _victim(entry: VolatileRange, need: int, barred: Sequence[PageSpan]) -> Vict
             return None
         return Victim(entry, [entry.span], count(resident, entry.span))
     pages = without(resident & page_set(entry.span), barred)
-    chosen = BitMap64(islice(pages, need))
+    chosen = BitMap(islice(pages, need))
     return Victim(entry, list(runs(chosen)), len(chosen)) if chosen else None
 
 

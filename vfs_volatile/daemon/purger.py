@@ -31,13 +31,12 @@ class Purger:
     async def run(self, memory: Memory, purges: Purges) -> None:
         """Run until cancelled."""
         while True:
-            freed = 0
             try:
-                freed = await purges.reclaim(lambda: memory.excess)
+                await purges.reclaim(lambda: memory.excess)
             except Exception:  # a bug here must not take the files of the mount with it
                 log.exception("purging failed")
             blocked = memory.excess > 0 and len(memory.queue) > 0
-            if blocked and not freed:
+            if blocked:
                 await trio.sleep(_PAUSE_SECONDS)
             self._pressure = trio.Event()
             with trio.move_on_after(_RETRY_SECONDS if blocked else math.inf):

@@ -106,7 +106,7 @@ def _mount(operations: Operations, config: MountConfig) -> None:
         pyfuse3.init(operations, config.mountpoint, options)
     except RuntimeError as error:
         raise UserError(
-            f"cannot mount at {config.mountpoint}: {error}; see the line above from libfuse"
+            f"cannot mount at {config.mountpoint}: {error}; check the options and /dev/fuse"
         ) from error
     if not shim.took_hold():
         pyfuse3.close(unmount=True)

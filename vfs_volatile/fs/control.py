@@ -139,7 +139,7 @@ class Control:
             wanted = self._memory.resident if text == "all" else pages_for(_parse(parse_size, text))
             goal = self._memory.resident - wanted
             await self._purges.reclaim(lambda: self._memory.resident - goal)
-        elif name in self._mount_values():
+        elif name == xattrs.STATS or name in self._mount_values():
             raise SyscallError(errno.EPERM)
         else:
             raise SyscallError(errno.EOPNOTSUPP)

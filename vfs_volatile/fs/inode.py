@@ -9,6 +9,7 @@ from itertools import count
 from sortedcontainers import SortedDict
 
 from vfs_volatile.core.address_space import AddressSpace
+from vfs_volatile.processes.openers import Openers
 
 _DAY_NS = 24 * 3600 * 10**9
 _DIRECTORY_BASE_BYTES = 40
@@ -63,7 +64,7 @@ class Inode:
 
     __slots__ = (
         "atime_ns", "ctime_ns", "directory", "gid", "lookups", "mode", "mtime_ns", "nlink",
-        "number", "opens", "rdev", "space", "target", "uid", "writers", "xattrs",
+        "number", "openers", "opens", "rdev", "space", "target", "uid", "writers", "xattrs",
     )  # fmt: skip
 
     def __init__(self, number: int, mode: int, uid: int, gid: int) -> None:
@@ -83,6 +84,8 @@ class Inode:
         # INVARIANT: 0 means that no process has it mapped: the kernel sends RELEASE only when
         # the last descriptor is closed and the last mapping made with it is gone.
         self.opens = 0
+        # INVARIANT: set exactly while opens > 0.
+        self.openers: Openers | None = None
         self.writers = 0
         """How many of ``opens`` may write."""
         self.space: AddressSpace | None = None
@@ -100,6 +103,21 @@ class Inode:
         if self.directory is not None:
             return _DIRECTORY_BASE_BYTES + _DIRECTORY_ENTRY_BYTES * len(self.directory)
         return len(self.target)
+
+    def opened(self, tid: int, *, writable: bool) -> None:
+        """Thread ``tid`` opened it."""
+        self.opens += 1
+        self.writers += writable
+        if self.openers is None:
+            self.openers = Openers()
+        self.openers.add(tid)
+
+    def closed(self, *, writable: bool) -> None:
+        """One open of it has ended, with all mappings made through it."""
+        self.opens -= 1
+        self.writers -= writable
+        if not self.opens:
+            self.openers = None
 
     def touch_read(self) -> None:
         """Data were read: relatime, as mount(8) has it by default."""
@@ -119,8 +137,10 @@ class Inode:
 class Handle:
     """An open file."""
 
-    __slots__ = ("inode", "writable")
+    __slots__ = ("inode", "touches_atime", "writable")
 
-    def __init__(self, inode: Inode, *, writable: bool) -> None:
+    def __init__(self, inode: Inode, *, writable: bool, touches_atime: bool) -> None:
         self.inode = inode
         self.writable = writable
+        self.touches_atime = touches_atime
+        """False with O_NOATIME."""

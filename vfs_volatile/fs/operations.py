@@ -9,8 +9,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from itertools import count
+from typing import Any
 
 import pyfuse3
 from pyfuse3 import (
@@ -34,10 +35,10 @@ from vfs_volatile.core.memory import Memory
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.fs.control import Control
 from vfs_volatile.fs.guard import answers_errors
-from vfs_volatile.fs.inode import Directory, Handle, Inode
+from vfs_volatile.fs.inode import Handle, Inode
 from vfs_volatile.fs.purges import Purges
 from vfs_volatile.fs.tree import NAME_MAX, ROOT, Tree
-from vfs_volatile.units import PAGE_SIZE
+from vfs_volatile.units import PAGE_SIZE, pages_for
 
 _CACHE_SECONDS = 3600.0
 """How long the kernel may trust names and attributes: it alone changes them, so for long."""
@@ -64,7 +65,7 @@ class Operations(pyfuse3.Operations):
         self._purges = purges
         # -- mutable --
         self._handles: dict[int, Handle] = {}
-        self._directories: dict[int, Directory] = {}
+        self._directories: dict[int, Inode] = {}
         self._numbers = count(1)
         """Of handles, files and directories together: one is never taken for another."""
 
@@ -125,16 +126,21 @@ class Operations(pyfuse3.Operations):
         self._tree.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags)
 
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
-        return FileNameT(self._tree.get(inode).target)
+        found = self._tree.get(inode)
+        found.touch_read()
+        return FileNameT(found.target)
 
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
-        _, entries = self._tree.directory(inode)
+        found, _ = self._tree.directory(inode)
         fh = FileHandleT(next(self._numbers))
-        self._directories[fh] = entries
+        self._directories[fh] = found
         return fh
 
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
-        for cookie, name, inode in self._directories[fh].after(start_id):
+        directory = self._directories[fh]
+        directory.touch_read()
+        assert directory.directory is not None
+        for cookie, name, inode in directory.directory.after(start_id):
             if not pyfuse3.readdir_reply(token, FileNameT(name), _attributes(inode), cookie):
                 return
             inode.lookups += 1
@@ -161,9 +167,8 @@ class Operations(pyfuse3.Operations):
         found = self._tree.get(inode)
         if fields.update_size:
             space = _space(found)
-            if attr.st_size != space.size:
-                space.truncate(attr.st_size)
-                found.touch_written()
+            space.truncate(attr.st_size)
+            found.touch_written()
         if fields.update_mode:
             found.mode = stat.S_IFMT(found.mode) | stat.S_IMODE(attr.st_mode)
         if fields.update_uid:
@@ -190,11 +195,7 @@ class Operations(pyfuse3.Operations):
     # ---- files ----
 
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
-        found = self._tree.get(inode)
-        if flags & os.O_TRUNC:
-            _space(found).truncate(0)
-            found.touch_written()
-        return self._opened(found, flags)
+        return self._opened(self._tree.get(inode), flags, ctx)
 
     async def create(
         self,
@@ -205,29 +206,39 @@ class Operations(pyfuse3.Operations):
         ctx: RequestContext,
     ) -> tuple[FileInfo, EntryAttributes]:
         inode = self._tree.create(parent_inode, name, stat.S_IFREG | mode, ctx.uid, ctx.gid)
-        return self._opened(inode, flags), self._found(inode)
+        return self._opened(inode, flags, ctx), self._found(inode)
 
     async def release(self, fh: FileHandleT) -> None:
         handle = self._handles.pop(fh)
-        handle.inode.opens -= 1
-        handle.inode.writers -= handle.writable
+        handle.inode.closed(writable=handle.writable)
 
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
-        inode = self._handles[fh].inode
-        data = _space(inode).read(off, size)
-        inode.touch_read()
+        handle = self._handles[fh]
+        data = _space(handle.inode).read(off, size)
+        if handle.touches_atime:
+            handle.inode.touch_read()
         return data
 
     def write(  # type: ignore[override]  # the shim's: with write_back, and answered at once
         self, fh: int, offset: int, data: memoryview, *, write_back: bool
-    ) -> int:
+    ) -> int | Coroutine[Any, Any, int]:
         inode = self._handles[fh].inode
-        space = _space(inode)
         if write_back:
-            # A store through a mapping changes no time, as on tmpfs.
-            space.write_back(offset, data)
+            # Never to wait: the purger may be waiting for it.
+            _space(inode).write_back(offset, data)
+            inode.touch_written()
             return len(data)
-        stored = space.write(offset, data)
+        if self._memory.shortage(pages_for(len(data)) + 1):
+            return self._write_after_making_room(inode, offset, bytes(data))
+        return self._write(inode, offset, data)
+
+    async def _write_after_making_room(self, inode: Inode, offset: int, data: bytes) -> int:
+        await self._purges.make_room(pages_for(len(data)) + 1)
+        return self._write(inode, offset, data)
+
+    @staticmethod
+    def _write(inode: Inode, offset: int, data: bytes | memoryview) -> int:
+        stored = _space(inode).write(offset, data)
         inode.touch_written()
         return stored
 
@@ -237,11 +248,13 @@ class Operations(pyfuse3.Operations):
     async def fsync(self, fh: FileHandleT, datasync: bool) -> None:
         raise SyscallError(errno.ENOSYS)  # the same
 
-    def fallocate(self, fh: int, mode: int, offset: int, length: int) -> None:
-        """fallocate(2). Raises SyscallError: EOPNOTSUPP for other modes, ENOSPC."""
+    async def fallocate(self, fh: int, mode: int, offset: int, length: int) -> None:
+        """fallocate(2). Raises SyscallError: EOPNOTSUPP for other modes, ENOSPC, EFBIG."""
         inode = self._handles[fh].inode
         space = _space(inode)
         keep_size = bool(mode & _FALLOC_KEEP_SIZE)
+        if not mode & _FALLOC_PUNCH_HOLE:
+            await self._purges.make_room(pages_for(length) + 1)
         match mode & ~_FALLOC_KEEP_SIZE:
             case 0:
                 space.allocate(offset, length, keep_size=keep_size)
@@ -318,12 +331,13 @@ class Operations(pyfuse3.Operations):
         inode.lookups += 1
         return _attributes(inode)
 
-    def _opened(self, inode: Inode, flags: int) -> FileInfo:
+    def _opened(self, inode: Inode, flags: int, ctx: RequestContext) -> FileInfo:
         writable = flags & os.O_ACCMODE != os.O_RDONLY
         fh = next(self._numbers)
-        self._handles[fh] = Handle(inode, writable=writable)
-        inode.opens += 1
-        inode.writers += writable
+        self._handles[fh] = Handle(
+            inode, writable=writable, touches_atime=not flags & os.O_NOATIME
+        )
+        inode.opened(ctx.pid, writable=writable)
         return FileInfo(fh=FileHandleT(fh), keep_cache=True)
 
     @staticmethod

@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 _BATCH_PAGES = (32 << 20) // PAGE_SIZE
 """One look at the processes serves about this much, so that it costs little and is never old."""
 
+_ROOM_SECONDS = 2.0
+"""How long a writer waits at most for room that volatile pages could give."""
+
 Invalidate = Callable[[int, int, int], None]
 """``invalidate(ino, offset, length)``: the kernel drops its copy; blocks, raises OSError."""
 
@@ -68,6 +71,8 @@ class Purges:
         self._drain_ended = trio.Event()
         """Replaced by a new one each time it is set."""
         self._running = 0
+        self._making_room = trio.Lock()
+        """One writer at a time looks for room: what it finds serves the others too."""
         self.blocked = 0
         """How often a private mapping kept a range from being purged."""
         self.unreadable: list[int] = []
@@ -85,25 +90,24 @@ class Purges:
             self.blocked += 1
         await self._finish([space.begin_purge(runs(allowed), newest)])
 
-    async def reclaim(self, need: Callable[[], int]) -> int:
-        """Purge in order until ``need()`` pages is 0 or less, or nothing may be purged.
-
-        Returns the pages freed.
-        """
+    async def reclaim(self, need: Callable[[], int]) -> None:
+        """Purge in order until ``need()`` pages is 0 or less, or nothing may be purged."""
         barred: dict[int, list[PageSpan]] = {}
-        freed = 0
-        while (wanted := need()) > 0:
-            batch = choose(self._memory, min(wanted, _BATCH_PAGES), barred)
-            if not batch:
-                break
-            inodes = {victim.entry.space.ino for victim in batch}
-            private = await self._private(inodes)
-            barred.update((ino, private.of(ino)) for ino in inodes)
-            before = self._memory.resident
-            drains = [self._begin(victim, barred) for victim in batch]
-            freed += before - self._memory.resident
+        while drains := await self._begin_batch(need(), barred):
             await self._finish(drains)
-        return freed
+
+    async def make_room(self, pages: int) -> None:
+        """Let volatile pages give way to a writer who is about to add ``pages``.
+
+        The writer's pages are locked in the kernel, so this does not wait for the kernel to drop
+        anything, and for nothing else without a limit: a look at the processes may itself
+        wait for one that waits for the writer.
+        """
+        with trio.move_on_after(_ROOM_SECONDS):
+            async with self._making_room:
+                barred: dict[int, list[PageSpan]] = {}
+                while drains := await self._begin_batch(self._memory.shortage(pages), barred):
+                    trio.lowlevel.spawn_system_task(self._finish, drains)
 
     async def unmark(
         self, space: AddressSpace, spans: list[ByteSpan], *, record_lost: bool = False
@@ -136,14 +140,29 @@ class Purges:
 
     # ---- helpers ----
 
+    async def _begin_batch(self, need: int, barred: dict[int, list[PageSpan]]) -> list[Drain]:
+        """Begin to purge about ``need`` pages; nothing if need is 0 or nothing may be purged.
+
+        ``barred``: what earlier batches of the same round found mapped private; added to here.
+        """
+        batch = choose(self._memory, min(need, _BATCH_PAGES), barred)
+        inodes = {victim.entry.space.ino for victim in batch}
+        private = await self._private(inodes)
+        barred.update((ino, private.of(ino)) for ino in inodes)
+        return [self._begin(victim, barred) for victim in batch]
+
     async def _private(self, inodes: Iterable[int]) -> PrivateMappings:
         """The private mappings of those files that existed when this was called."""
-        opened = {ino for ino in inodes if (inode := self._inodes.get(ino)) and inode.opens}
+        opened = {
+            ino: inode.openers
+            for ino in inodes
+            if (inode := self._inodes.get(ino)) is not None and inode.openers is not None
+        }
         if self._scanner is None or not opened:
             return PrivateMappings()
         found = await trio.to_thread.run_sync(self._scanner.scan, opened)
-        self.unreadable = found.unreadable
-        return PrivateMappings({ino: found.of(ino) for ino in opened})
+        self.unreadable = sorted(found.unreadable)
+        return found
 
     def _begin(self, victim: Victim, barred: dict[int, list[PageSpan]]) -> Drain:
         space = victim.entry.space

@@ -19,6 +19,7 @@ ROOT = 1
 NAME_MAX = 255
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
+RENAME_WHITEOUT = 4
 
 
 class Tree:
@@ -131,10 +132,12 @@ class Tree:
     def rename(
         self, old_parent: int, old_name: bytes, new_parent: int, new_name: bytes, flags: int
     ) -> None:
-        """rename(2), with RENAME_NOREPLACE or RENAME_EXCHANGE. Raises SyscallError: EEXIST,
-        EINVAL, EISDIR, ENAMETOOLONG, ENOENT, ENOTDIR, ENOTEMPTY.
+        """rename(2) with its flags; the kernel has refused those that contradict each other.
+
+        Raises SyscallError: EEXIST, EINVAL (unknown flag), EISDIR, ENAMETOOLONG, ENOENT,
+        ENOSPC, ENOTDIR, ENOTEMPTY.
         """
-        if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
+        if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT):
             raise SyscallError(errno.EINVAL)
         source, source_entries = self.directory(old_parent)
         goal, goal_entries = self._writable_directory(new_parent)
@@ -142,7 +145,9 @@ class Tree:
             raise SyscallError(errno.ENAMETOOLONG)
         moved = self._entry(source_entries, old_name)
         replaced = goal_entries.get(new_name)
-        if flags == RENAME_EXCHANGE:
+        if flags & RENAME_WHITEOUT:
+            self._require_inode()
+        if flags & RENAME_EXCHANGE:
             other = self._entry(goal_entries, new_name)
             source_entries.replace(old_name, other)
             goal_entries.replace(new_name, moved)
@@ -159,6 +164,8 @@ class Tree:
             if replaced.directory is not None:
                 goal.nlink -= 1
             self._dropped_name(replaced)
+        if flags & RENAME_WHITEOUT:
+            source_entries.add(old_name, self._new(stat.S_IFCHR, moved.uid, moved.gid))
         self._moved(moved, source, goal)
         source.touch_written()
         goal.touch_written()
@@ -172,9 +179,12 @@ class Tree:
 
     # ---- helpers ----
 
-    def _new(self, mode: int, uid: int, gid: int) -> Inode:
+    def _require_inode(self) -> None:
         if len(self.inodes) >= self.max_inodes:
             raise SyscallError(errno.ENOSPC)
+
+    def _new(self, mode: int, uid: int, gid: int) -> Inode:
+        self._require_inode()
         inode = Inode(next(self._numbers), mode, uid, gid)
         self.inodes[inode.number] = inode
         return inode
@@ -207,7 +217,7 @@ class Tree:
             raise SyscallError(errno.ENOTEMPTY)
 
     def _require_replaceable(self, replaced: Inode, moved: Inode, flags: int) -> None:
-        if flags == RENAME_NOREPLACE:
+        if flags & RENAME_NOREPLACE:
             raise SyscallError(errno.EEXIST)
         if moved.directory is not None:
             self._require_empty_directory(replaced)

@@ -30,8 +30,8 @@ static struct fuse_lowlevel_ops wrapped;
 static void on_init(void *userdata, struct fuse_conn_info *conn)
 {
 	wrapped.init(userdata, conn);
-	/* With this the kernel leaves clearing of set-id bits to us; without, it does as on tmpfs. */
-	conn->want &= ~(unsigned)FUSE_CAP_HANDLE_KILLPRIV;
+	/* With these the kernel leaves clearing of set-id bits to us; without, it does as on tmpfs. */
+	conn->want &= ~(unsigned)(FUSE_CAP_HANDLE_KILLPRIV | FUSE_CAP_ATOMIC_O_TRUNC);
 }
 
 static void on_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg,

@@ -10,7 +10,7 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -41,9 +41,12 @@ Spawn = Callable[..., object]
 class Handlers(Protocol):
     """What a file system provides. Each may raise SyscallError; ``fh`` is a handle it gave out."""
 
-    def write(self, fh: int, offset: int, data: memoryview, *, write_back: bool) -> int: ...
+    def write(
+        self, fh: int, offset: int, data: memoryview, *, write_back: bool
+    ) -> int | Coroutine[Any, Any, int]:
+        """``data`` is gone when this returns; an answer that takes longer is a coroutine."""
 
-    def fallocate(self, fh: int, mode: int, offset: int, length: int) -> None: ...
+    async def fallocate(self, fh: int, mode: int, offset: int, length: int) -> None: ...
 
     async def lseek(self, fh: int, offset: int, whence: int) -> int: ...
 
@@ -102,18 +105,24 @@ def shim_on_write(req: Any, fh: int, data: Any, size: int, offset: int, write_ba
         stored = _handlers.write(fh, offset, view, write_back=bool(write_back))
     except Exception as error:
         _lib.fuse_reply_err(req, _errno_of(error))
-    else:
+        return
+    if isinstance(stored, int):
         _lib.fuse_reply_write(req, stored)
+    else:
+        later = stored
+        _spawn(
+            _answer_later, req, lambda: later, lambda result: _lib.fuse_reply_write(req, result)
+        )
 
 
 @_ffi.def_extern()  # type: ignore[untyped-decorator]
 def shim_on_fallocate(req: Any, fh: int, mode: int, offset: int, length: int) -> None:
-    try:
-        _handlers.fallocate(fh, mode, offset, length)
-    except Exception as error:
-        _lib.fuse_reply_err(req, _errno_of(error))
-    else:
-        _lib.fuse_reply_err(req, 0)
+    _spawn(
+        _answer_later,
+        req,
+        lambda: _handlers.fallocate(fh, mode, offset, length),
+        lambda _: _lib.fuse_reply_err(req, 0),
+    )
 
 
 @_ffi.def_extern()  # type: ignore[untyped-decorator]

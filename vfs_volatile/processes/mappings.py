@@ -9,18 +9,24 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Container
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from vfs_volatile.core.pages import LAST_PAGE
 from vfs_volatile.core.ranges import PageSpan
 from vfs_volatile.mountinfo import find_mount
+from vfs_volatile.processes.openers import Openers
 from vfs_volatile.units import PAGE_SIZE
 
+_WHOLE_FILE = PageSpan(0, LAST_PAGE)
 _MAX_PASSES = 20
 _LINE = re.compile(
     rb"^([0-9a-f]+)-([0-9a-f]+) ...p ([0-9a-f]+) ([0-9a-f]+:[0-9a-f]+) (\d+)", re.MULTILINE
 )
+
+
+Opened = Mapping[int, Openers]
+"""Inode -> who opened it: the files to look for."""
 
 
 @dataclass
@@ -28,13 +34,16 @@ class PrivateMappings:
     """What one look at the processes found."""
 
     spans: dict[int, list[PageSpan]] = field(default_factory=dict)
-    """Inode -> pages that some process has mapped private."""
-    unreadable: list[int] = field(default_factory=list)
-    """Processes whose mappings could not be read: each may have mapped anything."""
+    """Inode -> pages that some process has mapped private, or may have."""
+    unreadable: set[int] = field(default_factory=set)
+    """Processes whose mappings could not be read and who may have mapped one of the files."""
+
+    def add(self, ino: int, span: PageSpan) -> None:
+        self.spans.setdefault(ino, []).append(span)
 
     def of(self, ino: int) -> list[PageSpan]:
-        """Pages of ``ino`` that may be mapped private. What cannot be read counts as mapped."""
-        return [PageSpan(0, LAST_PAGE)] if self.unreadable else self.spans.get(ino, [])
+        """Pages of ``ino`` that are mapped private, or may be."""
+        return self.spans.get(ino, [])
 
 
 class MappingScanner:
@@ -46,24 +55,29 @@ class MappingScanner:
         """If set, only processes that run wholly as this user can reach the mount
         (fuse_permissible_uidgid in linux/fs/fuse/dir.c), so others need not be readable."""
 
-    def scan(self, inodes: Container[int]) -> PrivateMappings:
-        """The private mappings of ``inodes`` that existed when this was called; maybe some newer.
+    def scan(self, opened: Opened) -> PrivateMappings:
+        """The private mappings of these files that there are now; maybe newer ones too.
 
-        Blocks for a few milliseconds per hundred processes. A process that exits meanwhile may
-        have left a child with its mappings, so the list of processes is read until it
-        holds no new one.
+        What cannot be read counts as a mapping of the whole file, if it may be one. Blocks for
+        a few milliseconds per hundred processes. A process that exits meanwhile may have left a
+        child with its mappings, so the list of processes is read until it holds no new one.
         """
         found = PrivateMappings()
+        for ino, openers in opened.items():
+            if openers.unseen:
+                found.add(ino, _WHOLE_FILE)
         seen = {os.getpid()}  # never maps its own mount
         for _ in range(_MAX_PASSES):
             fresh = {int(name) for name in os.listdir("/proc") if name.isdigit()} - seen
             if not fresh:
                 return found
             for pid in fresh:
-                self._scan_process(pid, inodes, found)
+                self._scan_process(pid, opened, found)
             seen |= fresh
-        # Processes come faster than we can look: nothing is known.
-        found.unreadable.extend(fresh)
+        # Processes come faster than we can look, and any of them may be a child of a mapper.
+        found.unreadable |= fresh
+        for ino in opened:
+            found.add(ino, _WHOLE_FILE)
         return found
 
     @functools.cached_property
@@ -73,24 +87,30 @@ class MappingScanner:
         assert mount is not None, "asked before the mount was made"
         return b"%02x:%02x" % mount.device
 
-    def _scan_process(self, pid: int, inodes: Container[int], found: PrivateMappings) -> None:
+    def _scan_process(self, pid: int, opened: Opened, found: PrivateMappings) -> None:
         try:
             with open(f"/proc/{pid}/maps", "rb") as file:
                 maps = file.read()
         except (FileNotFoundError, ProcessLookupError):
             return
         except PermissionError:
-            if self._may_reach_the_mount(pid):
-                found.unreadable.append(pid)
+            self._count_unreadable(pid, opened, found)
             return
         if self._device not in maps:
             return
         for match in _LINE.finditer(maps):
             start, end, offset, device, inode = match.groups()
-            if device == self._device and int(inode) in inodes:
+            if device == self._device and int(inode) in opened:
                 first = int(offset, 16) // PAGE_SIZE
                 pages = (int(end, 16) - int(start, 16)) // PAGE_SIZE
-                found.spans.setdefault(int(inode), []).append(PageSpan(first, first + pages))
+                found.add(int(inode), PageSpan(first, first + pages))
+
+    def _count_unreadable(self, pid: int, opened: Opened, found: PrivateMappings) -> None:
+        if self._may_reach_the_mount(pid):
+            for ino, openers in opened.items():
+                if openers.may_include(pid):
+                    found.add(ino, _WHOLE_FILE)
+                    found.unreadable.add(pid)
 
     def _may_reach_the_mount(self, pid: int) -> bool:
         if self._only_uid is None:

@@ -1,0 +1,79 @@
+"""A PageStore for tests of the core: the plainest there can be, and it can run out of memory."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+
+from vfs_volatile.core.ranges import PageSpan
+from vfs_volatile.units import PAGE_SIZE
+
+
+class FakeStore:
+    """A dict of pages. Set ``credit`` to let it fail after so many more bytes."""
+
+    def __init__(self) -> None:
+        self.pages: dict[int, bytearray] = {}
+        self.credit: int | None = None
+        """Bytes that may still be stored; None: as many as you like."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        return b"".join(
+            bytes(self.pages.get(page, bytes(PAGE_SIZE))[start:stop])
+            for page, start, stop in _pieces(offset, length)
+        )
+
+    def write(self, offset: int, data: bytes | memoryview) -> None:
+        for page, start, stop in _pieces(offset, len(data)):
+            piece, data = data[: stop - start], data[stop - start :]
+            stored = self._pay(len(piece))
+            if stored:
+                held = self.pages.setdefault(page, bytearray(PAGE_SIZE))
+                held[start : start + stored] = piece[:stored]
+            if stored < len(piece):
+                raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    def zero(self, offset: int, length: int) -> None:
+        for page, start, stop in _pieces(offset, length):
+            if page in self.pages:
+                self.pages[page][start:stop] = bytes(stop - start)
+
+    def allocate(self, span: PageSpan) -> None:
+        for page in range(*span):
+            if self._pay(PAGE_SIZE) < PAGE_SIZE:
+                raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+            assert page not in self.pages, "allocate is for absent pages"
+            self.pages[page] = bytearray(PAGE_SIZE)
+
+    def drop(self, span: PageSpan) -> None:
+        for page in [page for page in self.pages if span.first <= page < span.end]:
+            del self.pages[page]
+
+    def truncate(self, size: int) -> None:
+        page, start = divmod(size, PAGE_SIZE)
+        for beyond in [at for at in self.pages if at * PAGE_SIZE >= size]:
+            del self.pages[beyond]
+        if page in self.pages:
+            self.pages[page][start:] = bytes(PAGE_SIZE - start)
+
+    def close(self) -> None:
+        self.pages.clear()
+
+    def _pay(self, length: int) -> int:
+        """How many of ``length`` bytes may be stored."""
+        if self.credit is None:
+            return length
+        paid = min(length, self.credit)
+        self.credit -= paid
+        return paid
+
+
+def _pieces(offset: int, length: int) -> Iterator[tuple[int, int, int]]:
+    """Bytes cut at the borders of pages, as (page, start, stop) within each."""
+    end = offset + length
+    while offset < end:
+        page, start = divmod(offset, PAGE_SIZE)
+        stop = min(PAGE_SIZE, start + end - offset)
+        yield page, start, stop
+        offset += stop - start

@@ -1,0 +1,1 @@
+"""The benchmark: ``python -m tools.bench [--quick] [--json FILE]`` (``make bench``)."""

@@ -1,0 +1,40 @@
+"""Running a module of this package as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+import vfs_volatile
+
+
+def run_module(
+    module: str,
+    *arguments: str,
+    stderr: IO[bytes],
+    stdin: int = subprocess.DEVNULL,
+    preexec_fn: Callable[[], None] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start ``python -m MODULE``: stdout is a pipe, no other descriptor of ours is inherited."""
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        cwd="/",  # no module in our directory is taken for one of ours
+        env=_environment(),
+        start_new_session=True,  # Ctrl-C is for us: we end it
+        preexec_fn=preexec_fn,
+    )
+
+
+def _environment() -> dict[str, str]:
+    """Ours, with this package importable from any directory: it may be run from its source tree."""
+    paths = [str(Path(vfs_volatile.__file__).parents[1])]
+    if inherited := os.environ.get("PYTHONPATH"):
+        paths.append(inherited)
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}

@@ -1,0 +1,123 @@
+"""A mount for the time of a ``with``: made, watched and unmounted from outside.
+
+Nothing here touches a file of the mount, so nothing here can hang in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+
+from vfs_volatile.demo.leash import end_with_parent
+from vfs_volatile.demo.modules import run_module
+from vfs_volatile.errors import UserError
+from vfs_volatile.mountinfo import find_mount
+
+_START_SECONDS = 20.0
+_END_SECONDS = 10.0
+_READY = b"ready "
+_ERROR = "vfs-volatile: "
+
+
+class TemporaryMount:
+    """``vfs-volatile mount DIR -f`` as a child process that ends with us."""
+
+    def __init__(self, directory: Path, budget: int, log: Path) -> None:
+        """Mount at the empty ``directory``; ``log`` gets the daemon's stderr."""
+        self._directory = directory
+        self._budget = budget
+        self._log = log
+        self._daemon: subprocess.Popen[bytes]
+
+    def __enter__(self) -> TemporaryMount:
+        with self._log.open("wb") as log:
+            self._daemon = run_module(
+                "vfs_volatile",
+                *("mount", str(self._directory), "-f", "--budget", str(self._budget)),
+                stderr=log,
+                preexec_fn=lambda: end_with_parent(signal.SIGTERM),  # it unmounts then
+            )
+        try:
+            self._wait_until_ready()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._end()
+
+    def check(self, grace: float = 0.0) -> None:
+        """Raise UserError if the daemon has ended, or does within ``grace`` seconds."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = self._daemon.wait(grace)
+            raise UserError(
+                f"the daemon of the mount has ended with {code} ({self._last_words()});"
+                " run the demo again, and report it if it happens again"
+            )
+
+    def _wait_until_ready(self) -> None:
+        output = self._daemon.stdout
+        assert output is not None
+        deadline = time.monotonic() + _START_SECONDS
+        said = b""
+        while not (said.startswith(_READY) and said.endswith(b"\n")):
+            left = max(0.0, deadline - time.monotonic())
+            if not select.select([output], [], [], left)[0]:
+                raise UserError(
+                    f"the mount was not ready within {_START_SECONDS:.0f} s; is the machine busy?"
+                )
+            chunk = os.read(output.fileno(), 4096)
+            if not chunk:
+                raise UserError(self._last_words())
+            said += chunk
+
+    def _last_words(self) -> str:
+        """The daemon's own one line that says why it ended, or the last of whatever it said."""
+        lines = self._log.read_text(errors="replace").split("\n")
+        said = [line.strip() for line in lines if line.strip()] or ["it gave no reason"]
+        own = [line.removeprefix(_ERROR) for line in said if line.startswith(_ERROR)]
+        return (own or said)[-1]
+
+    def _end(self) -> None:
+        """Have the daemon unmount and end; free the mount by force if it does not."""
+        self._daemon.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._daemon.wait(_END_SECONDS)
+        mountpoint = str(self._directory)
+        if self._daemon.returncode is None or find_mount(mountpoint):
+            _abort(mountpoint)
+            self._daemon.kill()
+            self._daemon.wait()
+            _unmount_lazily(mountpoint)
+        if self._daemon.stdout is not None:
+            self._daemon.stdout.close()
+        if find_mount(mountpoint):
+            raise UserError(f"{mountpoint} could not be unmounted; try: umount -l {mountpoint}")
+
+
+def _abort(mountpoint: str) -> None:
+    """End all that waits for an answer of the mount (linux/Documentation/filesystems/fuse)."""
+    mount = find_mount(mountpoint)
+    if mount is not None:
+        with contextlib.suppress(OSError):
+            Path(f"/sys/fs/fuse/connections/{mount.device[1]}/abort").write_text("1")
+
+
+def _unmount_lazily(mountpoint: str) -> None:
+    command = ["umount", "-l"] if os.geteuid() == 0 else ["fusermount3", "-u", "-z"]
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        subprocess.run(
+            [*command, mountpoint], capture_output=True, check=False, timeout=_END_SECONDS
+        )

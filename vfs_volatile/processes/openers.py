@@ -1,0 +1,48 @@
+"""Who may have mapped a file: those who opened it, and who may have been handed a descriptor."""
+
+from __future__ import annotations
+
+import os
+import time
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def boot_ticks() -> int:
+    """Now, in the unit and on the clock of a process's start time (proc_pid_stat(5), field 22)."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) * _TICKS // 10**9
+
+
+class Openers:
+    """The opens of one file for as long as it has been open without a break.
+
+    A mapping pins the open file that it was made with, so no process can have the file mapped
+    that neither opened it in this time, nor is a child born since, nor was handed a descriptor.
+    """
+
+    __slots__ = ("since", "tids", "unseen")
+
+    def __init__(self) -> None:
+        self.since = boot_ticks()
+        """When the first of them opened it."""
+        self.tids: set[int] = set()
+        """Threads that opened it."""
+        self.unseen = False
+        """Did a process open it that /proc does not show (one of another pid namespace)?"""
+
+    def add(self, tid: int) -> None:
+        """Thread ``tid`` opens the file; 0 as the kernel writes for one we cannot see."""
+        if tid:
+            self.tids.add(tid)
+        else:
+            self.unseen = True
+
+    def may_include(self, pid: int) -> bool:
+        """May process ``pid`` have the file mapped, as far as its age and threads tell?"""
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                born = int(file.read().rpartition(b")")[2].split()[19])
+            threads = {int(name) for name in os.listdir(f"/proc/{pid}/task")}
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        return born >= self.since or not self.tids.isdisjoint(threads)
