@@ -268,6 +268,33 @@ def test_a_loaded_hole_stays_a_hole(here: Path) -> object:
         return os.fstat(fd).st_blocks, attempt(os.lseek, fd, 0, os.SEEK_DATA)
 
 
+@limit("pages that are allocated and not written", ours=0, tmpfs="ENXIO")
+def test_what_is_allocated_is_data(here: Path) -> object:
+    """linux/mm/filemap.c, mapping_seek_hole_data: a folio that is not uptodate is no data."""
+    with opened(here / "file") as fd:
+        fallocate(fd, 0, 0, PAGE)
+        return attempt(os.lseek, fd, 0, os.SEEK_DATA)
+
+
+@limit("blocks of long symbolic links", ours=[0, 0], tmpfs=[0, 8])
+def test_long_symbolic_links(here: Path) -> object:
+    """linux/mm/shmem.c, SHORT_SYMLINK_LEN."""
+    for length in (127, 128):
+        os.symlink("t" * length, here / f"{length}")
+    return [os.lstat(here / f"{length}").st_blocks for length in (127, 128)]
+
+
+@limit("files larger than 16 TiB", ours=("EFBIG", "EFBIG", 2), tmpfs=(None, 3, 3))
+def test_the_largest_file(here: Path) -> object:
+    largest = 1 << 44
+    with opened(here / "file") as fd:
+        return (
+            attempt(os.ftruncate, fd, largest + 1),
+            attempt(os.pwrite, fd, b"abc", largest),
+            attempt(os.pwrite, fd, b"abc", largest - 2),
+        )
+
+
 @limit("`FALLOC_FL_ZERO_RANGE`", ours=None, tmpfs="ENOTSUP")
 def test_zero_range(here: Path) -> object:
     with opened(here / "file") as fd:

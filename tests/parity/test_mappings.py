@@ -174,3 +174,20 @@ def test_advice_and_locking(here: Path) -> Iterator[object]:
             yield libc.munlock(ctypes.c_void_p(address), 8 * PAGE)
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         yield whole(fd)
+
+
+@on_both
+def test_a_stat_keeps_the_pages_cached(here: Path) -> Iterator[object]:
+    """What was written stays in the page cache, whatever the times say."""
+    with opened(here / "file") as fd:
+        os.pwrite(fd, b"x" * 16 * PAGE, 0)
+        with mmap.mmap(fd, 16 * PAGE) as shared:
+            address = ctypes.addressof(ctypes.c_char.from_buffer(shared))
+            for change in (
+                lambda: os.pwrite(fd, b"y", 0), lambda: shared.__setitem__(5, 1), shared.flush,
+                lambda: os.utime(fd, (1, 2)), lambda: os.pwrite(fd, b"z", 20 * PAGE),
+                lambda: os.ftruncate(fd, 30 * PAGE), lambda: os.fchmod(fd, 0o600),
+            ):  # fmt: skip
+                change()
+                os.fstat(fd)
+                yield mincore(address, 16)

@@ -12,7 +12,13 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from tests.parity.calls import renameat2
 from tests.parity.sides import Sides, attempt, look
@@ -20,6 +26,8 @@ from tests.support.files import fallocate
 from tests.support.mount import Mount
 
 PAGE = 4096
+KEEP_SIZE = 1
+PUNCH_HOLE = 3
 NAMES = st.sampled_from(["a", "b", "d", "e", "d/a", "d/b", "d/e", "e/a", "e/d", "d/e/a", "d/e/d"])
 KNOWN = st.integers(0, 11)
 """Number of a name that exists, see :meth:`Machine.known`."""
@@ -123,6 +131,11 @@ class Machine(RuleBasedStateMachine):
         number = str(next(self.numbers))
         self.replicas = [Replica(sides.ours / number), Replica(sides.tmpfs / number)]
 
+    @initialize(may_allocate=st.booleans())
+    def choose(self, may_allocate: bool) -> None:
+        """Either allocate or look for holes: they differ, see ``docs/limits.md``."""
+        self.may_allocate = may_allocate
+
     def same(self, call: Callable[[Replica], object]) -> None:
         ours, tmpfs = (attempt(call, replica) for replica in self.replicas)
         assert ours == tmpfs
@@ -161,10 +174,16 @@ class Machine(RuleBasedStateMachine):
     def truncate(self, slot: int, size: int) -> None:
         self.same_on(slot, lambda fd: os.ftruncate(fd, size))
 
-    @rule(slot=SLOTS, mode=st.sampled_from([0, 1, 3]), offset=OFFSETS, length=LENGTHS)
+    @rule(slot=SLOTS, offset=OFFSETS, length=LENGTHS)
+    def punch(self, slot: int, offset: int, length: int) -> None:
+        self.same_on(slot, lambda fd: fallocate(fd, PUNCH_HOLE, offset, length))
+
+    @precondition(lambda self: self.may_allocate)
+    @rule(slot=SLOTS, mode=st.sampled_from([0, KEEP_SIZE]), offset=OFFSETS, length=LENGTHS)
     def allocate(self, slot: int, mode: int, offset: int, length: int) -> None:
         self.same_on(slot, lambda fd: fallocate(fd, mode, offset, length))
 
+    @precondition(lambda self: not self.may_allocate)
     @rule(slot=SLOTS, offset=OFFSETS, whence=st.sampled_from([os.SEEK_DATA, os.SEEK_HOLE]))
     def seek(self, slot: int, offset: int, whence: int) -> None:
         self.same_on(slot, lambda fd: os.lseek(fd, offset, whence))

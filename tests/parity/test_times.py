@@ -152,20 +152,23 @@ def _forget_pages(fd: int) -> None:
 
 @on_both
 def test_a_mapping_and_times(here: Path) -> Iterator[object]:
-    made(here / "file", b"x" * 2 * PAGE)
+    """A store counts at the latest when it is written back (how soon: test_limits.py)."""
+    made(here / "file", b"x" * 3 * PAGE)
     clock = Clock(here, "file")
-    with opened(here / "file") as fd, mmap.mmap(fd, 2 * PAGE) as shared:
-        for sync in (shared.flush, lambda: os.fsync(fd)):
-            yield clock.changed_by(lambda now=sync: (shared.__setitem__(0, 5), now()) and None)
-        yield "nothing dirty", clock.changed_by(shared.flush)
-    clock = Clock(here, "file")
+    with opened(here / "file") as fd, mmap.mmap(fd, 3 * PAGE) as shared:
+        yield "load", shared[0], shared[PAGE]
+        for page, sync in enumerate((shared.flush, lambda: os.fsync(fd))):
+            yield page, clock.changed_by(_store, shared, page * PAGE, sync)
+        yield "nothing is dirty", clock.changed_by(shared.flush)
+        yield "load", clock.changed_by(shared.__getitem__, 0)
     with opened(here / "file") as fd:
-        yield "munmap", clock.changed_by(_store_through_mapping, fd)
+        shared = mmap.mmap(fd, 3 * PAGE)
+        yield "munmap", clock.changed_by(_store, shared, 5, shared.close)
 
 
-def _store_through_mapping(fd: int) -> None:
-    with mmap.mmap(fd, PAGE) as shared:
-        shared[0] = 5
+def _store(shared: mmap.mmap, at: int, sync: Callable[[], object]) -> None:
+    shared[at] = 5
+    sync()
 
 
 @on_both

@@ -41,7 +41,8 @@ class Owner:
 
     def step(self) -> None:
         choice = self.random.choices(
-            (self.write, self.store, self.mark, self.unmark, self.read), weights=(2, 2, 2, 3, 3)
+            (self.write, self.store, self.mark, self.unmark, self.read, self.flash),
+            weights=(2, 2, 2, 3, 3, 1),
         )[0]
         choice(self.random.choice(self.pages))
 
@@ -104,6 +105,13 @@ class Owner:
             self.counts["met"] += 1
             return
         raise LieError(f"page {page}: read neither what was written nor the sign of a purge")
+
+    def flash(self, page: int) -> None:
+        """Dirty in the kernel, volatile and unmarked at once: purges in the midst of it all."""
+        run = range(page, min(page + 8, self.pages.stop))
+        for step in (self.store, self.mark, self.unmark):
+            for index in run:
+                step(index)
 
     def settle(self) -> None:
         for page in self.pages:

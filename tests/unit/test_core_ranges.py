@@ -119,5 +119,6 @@ def test_the_order_of_purging_is_priority_then_age_then_place() -> None:
         behavior = vrange_priority(priority) | VRANGE_PARTIAL
         return VolatileRange(SPACE, first, first + 1, behavior, age).order
 
+    shuffled = [(7, 0, 0), (0, 4, 9), (1, 1, 0), (0, 3, 7), (0, 4, 0)]
     in_order = [(0, 3, 7), (0, 4, 0), (0, 4, 9), (1, 1, 0), (7, 0, 0)]
-    assert sorted(reversed(in_order), key=lambda entry: order(*entry)) == in_order
+    assert sorted(shuffled, key=lambda entry: order(*entry)) == in_order

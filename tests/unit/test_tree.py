@@ -15,7 +15,14 @@ from tests.support.stores import FakeStore
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.fs.inode import Directory, Inode
-from vfs_volatile.fs.tree import NAME_MAX, RENAME_EXCHANGE, RENAME_NOREPLACE, ROOT, Tree
+from vfs_volatile.fs.tree import (
+    NAME_MAX,
+    RENAME_EXCHANGE,
+    RENAME_NOREPLACE,
+    RENAME_WHITEOUT,
+    ROOT,
+    Tree,
+)
 from vfs_volatile.units import PAGE_SIZE
 
 FILE = stat.S_IFREG | 0o644
@@ -232,7 +239,7 @@ MATRIX = [
     (RENAME_EXCHANGE, "file", "full", OK),
     (RENAME_EXCHANGE, "full", "file", OK),
     (RENAME_EXCHANGE, "full", "full", OK),
-    (RENAME_NOREPLACE | RENAME_EXCHANGE, "file", "file", errno.EINVAL),
+    (8, "file", NONE, errno.EINVAL),
     (1 << 20, "file", NONE, errno.EINVAL),
 ]
 
@@ -273,6 +280,26 @@ def test_rename(
         if other is not None and left is None:
             assert other.nlink == 0
     tree.check()
+
+
+@pytest.mark.parametrize("kind", ["file", "full"])
+def test_a_whiteout_stays_under_the_old_name(tree: Names, kind: str) -> None:
+    moved = make_kind(tree, ROOT, b"old", kind)
+    tree.make(b"new", FILE if kind == "file" else DIR)
+    tree.rename(ROOT, b"old", ROOT, b"new", RENAME_WHITEOUT)
+    assert tree.lookup(ROOT, b"new") is moved
+    whiteout = tree.lookup(ROOT, b"old")
+    assert whiteout is not None
+    assert (whiteout.mode, whiteout.rdev, whiteout.nlink) == (stat.S_IFCHR, 0, 1)
+    tree.check()
+
+
+def test_without_an_inode_for_the_whiteout_nothing_is_renamed(tree: Names) -> None:
+    moved = tree.make(b"old")
+    tree.max_inodes = 2
+    fails(errno.ENOSPC, tree.rename, ROOT, b"old", ROOT, b"new", RENAME_WHITEOUT)
+    assert tree.names() == [b"old"]
+    assert tree.lookup(ROOT, b"old") is moved
 
 
 def test_a_directory_moved_has_another_parent(tree: Names) -> None:

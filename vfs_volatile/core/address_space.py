@@ -122,7 +122,7 @@ class AddressSpace:
         reads as zeros, and stays purged then (rules 4, 5). Raises SyscallError ENODATA, ENOSPC
         or EFBIG when nothing could be stored.
         """
-        end = _require_size(offset, min(offset + len(data), MAX_BYTES))
+        end = _require_size(offset + 1, min(offset + len(data), MAX_BYTES))
         end = self._writable_end(offset, end)
         end = self._affordable_end(offset, end)
         self._store(offset, memoryview(data)[: end - offset])
@@ -196,6 +196,7 @@ class AddressSpace:
             try:
                 self.store.allocate(run)
             except OSError as error:
+                self.store.drop(run)  # what is not resident must hold nothing
                 raise SyscallError(errno.ENOSPC) from error
             self._make_resident(run)
         if not keep_size:

@@ -35,9 +35,7 @@ class VolatileRange:
 
     __slots__ = ("age", "behavior", "end", "first", "space")
 
-    def __init__(
-        self, space: AddressSpace, first: int, end: int, behavior: int, age: int
-    ) -> None:
+    def __init__(self, space: AddressSpace, first: int, end: int, behavior: int, age: int) -> None:
         self.space = space
         self.first = first
         self.end = end

@@ -73,8 +73,4 @@ def still_allowed(victim: Victim, barred: Sequence[PageSpan]) -> list[PageSpan]:
     """
     if not victim.entry.partial:
         return [] if overlaps_any(victim.entry.span, barred) else victim.spans
-    return [
-        run
-        for span in victim.spans
-        for run in runs(without(page_set(span), barred))
-    ]
+    return [run for span in victim.spans for run in runs(without(page_set(span), barred))]

@@ -152,7 +152,7 @@ def _rows(figures: Figures) -> Iterator[tuple[str, str, str]]:
     yield (
         "Highest resident",
         format_size(figures.highest_resident),
-        f"{format_size(above)} above the budget, {format_size(figures.slack)} allowed",
+        f"{format_size(above)} over budget, {format_size(figures.slack)} allowed",
     )
     yield "Purged", format_size(figures.purged), "by the mount's own account"
     yield "Rebuilt", f"{figures.rebuilt:,}", "look-ups that found the entry purged"

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from rich.console import Console
 
@@ -37,7 +38,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def run(modules: int | None, budget: int | None, seed: int) -> None:
     """Run the demo; ``budget`` in bytes. Raises UserError unless all of it held."""
     console = Console(highlight=False)
-    with _cleaning_up(), _work_directory() as work:
+    with _interruptible(), _work_directory() as work:
         sources = find_sources(seed, modules)
         sizes = [os.path.getsize(source) for source in sources]
         budget = default_budget(sizes) if budget is None else budget
@@ -81,6 +82,7 @@ def _measure(plan: Plan, work: Path, budget: int, console: Console) -> Figures:
         _verify(crew, holder, len(records.recorded()), console)
         sampler.dismiss()
         crew.wait_for_end([sampler])
+        _ignore_signals()  # cleaning up is all that is left
         return collect(crew.tally, plan, records.lengths(), settled, time.monotonic() - begun)
 
 
@@ -128,14 +130,24 @@ def _verify(crew: Crew, holder: Worker, entries: int, console: Console) -> None:
 
 
 @contextmanager
-def _cleaning_up() -> Iterator[None]:
-    """Have SIGTERM and SIGHUP end the run as Ctrl-C does: through every ``with``."""
-    before = {number: signal.signal(number, signal.default_int_handler) for number in _SIGNALS}
+def _interruptible() -> Iterator[None]:
+    """Have the first SIGINT, SIGTERM or SIGHUP end the run, through every ``with``."""
+    before = {number: signal.signal(number, _interrupt) for number in _SIGNALS}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    _ignore_signals()  # a second Ctrl-C must not end the cleaning up
+    raise KeyboardInterrupt
+
+
+def _ignore_signals() -> None:
+    for number in _SIGNALS:  # not SIG_IGN: Python complains if such a signal is on its way already
+        signal.signal(number, lambda number, frame: None)
 
 
 @contextmanager

@@ -52,8 +52,11 @@ class Directory:
         cookie, _ = self._by_name.pop(name)
         del self._by_cookie[cookie]
 
-    def after(self, cookie: int) -> Iterator[tuple[int, bytes, Inode]]:
-        """The entries that come after ``cookie``, as (cookie, name, inode)."""
+    def after(self, cookie: int, itself: Inode) -> Iterator[tuple[int, bytes, Inode]]:
+        """What comes after ``cookie``, as (cookie, name, inode): ``.`` and ``..`` first."""
+        for at, name, inode in ((1, b".", itself), (2, b"..", self.parent or itself)):
+            if cookie < at:
+                yield at, name, inode
         for at in self._by_cookie.irange(max(cookie + 1, FIRST_COOKIE)):
             name = self._by_cookie[at]
             yield at, name, self._by_name[name][1]

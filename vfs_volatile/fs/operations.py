@@ -35,7 +35,7 @@ from vfs_volatile.core.memory import Memory
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.fs.control import Control
 from vfs_volatile.fs.guard import answers_errors
-from vfs_volatile.fs.inode import Handle, Inode
+from vfs_volatile.fs.inode import FIRST_COOKIE, Handle, Inode
 from vfs_volatile.fs.purges import Purges
 from vfs_volatile.fs.tree import NAME_MAX, ROOT, Tree
 from vfs_volatile.units import PAGE_SIZE, pages_for
@@ -86,9 +86,7 @@ class Operations(pyfuse3.Operations):
     async def mknod(
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
     ) -> EntryAttributes:
-        return self._found(
-            self._tree.create(parent_inode, name, mode, ctx.uid, ctx.gid, rdev=rdev)
-        )
+        return self._found(self._tree.create(parent_inode, name, mode, ctx.uid, ctx.gid, rdev=rdev))
 
     async def mkdir(
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext
@@ -140,10 +138,11 @@ class Operations(pyfuse3.Operations):
         directory = self._directories[fh]
         directory.touch_read()
         assert directory.directory is not None
-        for cookie, name, inode in directory.directory.after(start_id):
+        for cookie, name, inode in directory.directory.after(start_id, directory):
             if not pyfuse3.readdir_reply(token, FileNameT(name), _attributes(inode), cookie):
                 return
-            inode.lookups += 1
+            if cookie >= FIRST_COOKIE:  # of "." and ".." the kernel takes no reference
+                inode.lookups += 1
 
     async def releasedir(self, fh: FileHandleT) -> None:
         del self._directories[fh]
@@ -290,11 +289,10 @@ class Operations(pyfuse3.Operations):
             await self._control.set_mount_xattr(mount, value)
         elif (own := _file_name(name)) is not None:
             await self._control.set_file_xattr(_space(found, errno.EOPNOTSUPP), own, value)
-        elif name.startswith((b"user.", b"trusted.", b"security.")):
+        else:
+            _require_namespace(name)
             found.xattrs[bytes(name)] = value
             found.touch_changed()
-        else:
-            raise SyscallError(errno.EOPNOTSUPP)
 
     async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
         found = self._tree.get(inode)
@@ -302,8 +300,7 @@ class Operations(pyfuse3.Operations):
             return self._control.get_mount_xattr(mount)
         if (own := _file_name(name)) is not None:
             return self._control.get_file_xattr(_space(found, errno.ENODATA), own)
-        if name.startswith(b"system."):
-            raise SyscallError(errno.EOPNOTSUPP)
+        _require_namespace(name)
         try:
             return found.xattrs[name]
         except KeyError:
@@ -311,7 +308,9 @@ class Operations(pyfuse3.Operations):
 
     async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
         # Ours are never listed: cp -a and rsync -X would copy the state of the file.
-        return [XAttrNameT(name) for name in self._tree.get(inode).xattrs]
+        names = self._tree.get(inode).xattrs
+        hidden = b"trusted." if ctx.uid else b"\0"
+        return [XAttrNameT(name) for name in names if not name.startswith(hidden)]
 
     async def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:
         found = self._tree.get(inode)
@@ -319,9 +318,10 @@ class Operations(pyfuse3.Operations):
             raise SyscallError(errno.EPERM)
         if (own := _file_name(name)) is not None:
             await self._control.remove_file_xattr(_space(found, errno.ENODATA), own)
-        elif found.xattrs.pop(name, None) is None:
-            raise SyscallError(errno.ENODATA)
         else:
+            _require_namespace(name)
+            if found.xattrs.pop(name, None) is None:
+                raise SyscallError(errno.ENODATA)
             found.touch_changed()
 
     # ---- helpers ----
@@ -334,9 +334,7 @@ class Operations(pyfuse3.Operations):
     def _opened(self, inode: Inode, flags: int, ctx: RequestContext) -> FileInfo:
         writable = flags & os.O_ACCMODE != os.O_RDONLY
         fh = next(self._numbers)
-        self._handles[fh] = Handle(
-            inode, writable=writable, touches_atime=not flags & os.O_NOATIME
-        )
+        self._handles[fh] = Handle(inode, writable=writable, touches_atime=not flags & os.O_NOATIME)
         inode.opened(ctx.pid, writable=writable)
         return FileInfo(fh=FileHandleT(fh), keep_cache=True)
 
@@ -351,6 +349,15 @@ def _space(inode: Inode, otherwise: int = errno.EINVAL) -> AddressSpace:
     if inode.space is None:
         raise SyscallError(otherwise)
     return inode.space
+
+
+def _require_namespace(name: bytes) -> None:
+    """Raise SyscallError: EOPNOTSUPP for namespaces tmpfs lacks too, EINVAL for a bare prefix."""
+    prefix, dot, rest = name.partition(b".")
+    if not dot or prefix not in (b"user", b"trusted", b"security"):
+        raise SyscallError(errno.EOPNOTSUPP)
+    if not rest:
+        raise SyscallError(errno.EINVAL)
 
 
 def _file_name(name: bytes) -> str | None:

@@ -110,9 +110,7 @@ def shim_on_write(req: Any, fh: int, data: Any, size: int, offset: int, write_ba
         _lib.fuse_reply_write(req, stored)
     else:
         later = stored
-        _spawn(
-            _answer_later, req, lambda: later, lambda result: _lib.fuse_reply_write(req, result)
-        )
+        _spawn(_answer_later, req, lambda: later, lambda result: _lib.fuse_reply_write(req, result))
 
 
 @_ffi.def_extern()  # type: ignore[untyped-decorator]
