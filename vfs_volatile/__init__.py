@@ -20,6 +20,7 @@ from vfs_volatile.abi.ioctls import (
     vrange_priority,
 )
 from vfs_volatile.client.calls import fvrange, fvrange_next, fvrange_purge
+from vfs_volatile.client.mapped import mvrange
 
 __version__ = "0.1.0"
 
@@ -34,5 +35,6 @@ __all__ = [
     "fvrange",
     "fvrange_next",
     "fvrange_purge",
+    "mvrange",
     "vrange_priority",
 ]

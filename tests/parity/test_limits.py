@@ -222,6 +222,31 @@ def test_using_fifos_and_sockets(here: Path) -> object:
     return seen
 
 
+@limit("`O_NOATIME` on a directory", ours=["a"], tmpfs=[""])
+def test_reading_a_directory_without_a_trace(here: Path) -> object:
+    seen: list[str] = []
+    os.utime(here, ns=(OLD, OLD + 1))
+    with opened(here, os.O_RDONLY | os.O_NOATIME) as fd, changes(here, seen):
+        os.listdir(fd)
+    return seen
+
+
+ROWS.append("`-o noatime`, `-o nodiratime`")
+
+
+def test_the_option_noatime(mount: MountFactory) -> None:
+    mounted = mount(**{"allow-other": "-onoatime"})
+    assert os.statvfs(mounted.path).f_flag & os.ST_NOATIME
+    path = made(mounted.path / "file", b"x" * PAGE)
+    seen: list[str] = []
+    os.utime(path, ns=(OLD, OLD + 1))
+    with opened(path, os.O_RDONLY) as fd:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        with changes(path, seen):
+            os.pread(fd, 1, 0)
+    assert seen == ["a"]
+
+
 # ---- stores through a mapping: the kernel tells of them when it writes them back ----
 
 

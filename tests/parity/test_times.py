@@ -156,11 +156,9 @@ def test_a_mapping_and_times(here: Path) -> Iterator[object]:
     made(here / "file", b"x" * 3 * PAGE)
     clock = Clock(here, "file")
     with opened(here / "file") as fd, mmap.mmap(fd, 3 * PAGE) as shared:
-        yield "load", shared[0], shared[PAGE]
         for page, sync in enumerate((shared.flush, lambda: os.fsync(fd))):
             yield page, clock.changed_by(_store, shared, page * PAGE, sync)
         yield "nothing is dirty", clock.changed_by(shared.flush)
-        yield "load", clock.changed_by(shared.__getitem__, 0)
     with opened(here / "file") as fd:
         shared = mmap.mmap(fd, 3 * PAGE)
         yield "munmap", clock.changed_by(_store, shared, 5, shared.close)

@@ -42,7 +42,7 @@ class Owner:
     def step(self) -> None:
         choice = self.random.choices(
             (self.write, self.store, self.mark, self.unmark, self.read, self.flash),
-            weights=(2, 2, 2, 3, 3, 1),
+            weights=(2, 2, 4, 1, 3, 2),
         )[0]
         choice(self.random.choice(self.pages))
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.support.stores import FakeStore
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.errors import SyscallError
-from vfs_volatile.fs.inode import Directory, Inode
+from vfs_volatile.fs.inode import Inode
 from vfs_volatile.fs.tree import (
     NAME_MAX,
     RENAME_EXCHANGE,
@@ -30,6 +30,9 @@ DIR = stat.S_IFDIR | 0o755
 LINK = stat.S_IFLNK | 0o777
 FIFO = stat.S_IFIFO | 0o600
 
+DOT_DOT = 2
+"""The cookie after which the entries come."""
+
 
 class Names(Tree):
     """A tree with the calls that tests want short."""
@@ -41,8 +44,13 @@ class Names(Tree):
     def make(self, name: bytes, mode: int = FILE, parent: int = ROOT) -> Inode:
         return self.create(parent, name, mode, 1000, 100)
 
-    def names(self, parent: int = ROOT) -> list[bytes]:
-        return [name for _, name, _ in self.directory(parent)[1].after(0)]
+    def entries(self, parent: int = ROOT, cookie: int = DOT_DOT) -> list[tuple[int, bytes, Inode]]:
+        """What a reader finds after ``cookie``."""
+        inode, entries = self.directory(parent)
+        return list(entries.after(cookie, inode))
+
+    def names(self, parent: int = ROOT, cookie: int = DOT_DOT) -> list[bytes]:
+        return [name for _, name, _ in self.entries(parent, cookie)]
 
     def number(self, name: bytes, parent: int = ROOT) -> int | None:
         found = self.lookup(parent, name)
@@ -53,7 +61,7 @@ class Names(Tree):
         for inode in self.inodes.values():
             if inode.directory is None:
                 continue
-            below = [entry for _, _, entry in inode.directory.after(0)]
+            below = [entry for _, _, entry in self.entries(inode.number)]
             if inode.nlink:
                 assert inode.nlink == 2 + sum(entry.directory is not None for entry in below)
             for entry in below:
@@ -348,15 +356,14 @@ def test_a_replaced_file_lives_while_the_kernel_knows_it(tree: Names) -> None:
 def test_cookies_stay_valid_while_entries_come_and_go(tree: Names) -> None:
     for letter in (b"a", b"b", b"c", b"d"):
         tree.make(letter)
-    _, entries = tree.directory(ROOT)
-    cookies = {name: cookie for cookie, name, _ in entries.after(0)}
+    place = {name: cookie for cookie, name, _ in tree.entries()}[b"b"]
     tree.unlink(ROOT, b"b")
     tree.make(b"e")
-    assert [name for _, name, _ in entries.after(cookies[b"b"])] == [b"c", b"d", b"e"]
+    assert tree.names(ROOT, place) == [b"c", b"d", b"e"]
     tree.make(b"b")
     tree.rename(ROOT, b"c", ROOT, b"z", 0)
     tree.rename(ROOT, b"a", ROOT, b"d", 0)
-    assert [name for _, name, _ in entries.after(cookies[b"b"])] == [b"d", b"e", b"b", b"z"]
+    assert tree.names(ROOT, place) == [b"d", b"e", b"b", b"z"]
 
 
 @given(st.lists(st.tuples(st.sampled_from("cur"), st.integers(0, 7), st.integers(0, 7))))
@@ -371,16 +378,15 @@ def test_a_reader_sees_what_stays_once_and_what_changes_at_most_once(
     for number in range(4):
         tree.make(b"%d" % number)
     tree.make(b"stays")
-    _, entries = tree.directory(ROOT)
     seen: list[tuple[bytes, int]] = []
-    cookie = 0
+    cookie = DOT_DOT
     for what, one, other in changes:
-        for at, name, inode in list(entries.after(cookie))[:1]:
+        for at, name, inode in tree.entries(ROOT, cookie)[:1]:
             assert at > cookie
             cookie = at
             seen.append((name, inode.number))
         _change(tree, what, b"%d" % one, b"%d" % other)
-    seen += [(name, inode.number) for _, name, inode in entries.after(cookie)]
+    seen += [(name, inode.number) for _, name, inode in tree.entries(ROOT, cookie)]
     assert [name for name, _ in seen].count(b"stays") == 1
     assert len(set(seen)) == len(seen) or any(what == "r" for what, *_ in changes)
     tree.check()
@@ -399,12 +405,21 @@ def _change(tree: Names, what: str, one: bytes, other: bytes) -> None:
         assert error.errno in (errno.EEXIST, errno.ENOENT)
 
 
-def test_the_first_cookie_leaves_room_for_dot_and_dot_dot() -> None:
-    entries = Directory(None)
-    entries.add(b"a", Inode(2, FILE, 0, 0))
-    assert [cookie for cookie, _, _ in entries.after(0)] == [3]
-    assert [cookie for cookie, _, _ in entries.after(2)] == [3]
-    assert list(entries.after(3)) == []
+def test_dot_and_dot_dot_come_first(tree: Names) -> None:
+    below = tree.make(b"dir", DIR)
+    inner = tree.make(b"inner", FILE, below.number)
+    root = tree.get(ROOT)
+    everything = [(1, b".", below), (2, b"..", root), (3, b"inner", inner)]
+    for cookie in range(4):
+        assert tree.entries(below.number, cookie) == everything[cookie:]
+    assert tree.entries(ROOT, 0)[:2] == [(1, b".", root), (2, b"..", root)]
+
+
+def test_a_removed_directory_is_its_own_dot_dot(tree: Names) -> None:
+    gone = tree.make(b"dir", DIR)
+    gone.lookups = 1
+    tree.rmdir(ROOT, b"dir")
+    assert tree.entries(gone.number, 0) == [(1, b".", gone), (2, b"..", gone)]
 
 
 # ---- sizes and times ----

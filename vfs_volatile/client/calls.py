@@ -41,7 +41,7 @@ def fvrange(fd: FileDescriptor, start: int, length: int, mode: int, behavior: in
     zeros. Needs ``fd`` open for writing; raises OSError.
     """
     args = FvrangeArgs(start, length, mode, behavior)
-    return FvrangeArgs.unpack(_request(fd, FVRANGE_IOC_FVRANGE, args)).purged
+    return FvrangeArgs.unpack(request(fd, FVRANGE_IOC_FVRANGE, args)).purged
 
 
 def fvrange_purge(fd: FileDescriptor, start: int = 0, length: int = 0) -> int:
@@ -51,7 +51,7 @@ def fvrange_purge(fd: FileDescriptor, start: int = 0, length: int = 0) -> int:
     Needs ``fd`` open for writing; raises OSError.
     """
     args = FvrangeArgs(start, length)
-    return FvrangeArgs.unpack(_request(fd, FVRANGE_IOC_PURGE, args)).purged
+    return FvrangeArgs.unpack(request(fd, FVRANGE_IOC_PURGE, args)).purged
 
 
 def fvrange_next(fd: FileDescriptor, start: int = 0) -> Iterator[FvrangeInfo]:
@@ -62,7 +62,7 @@ def fvrange_next(fd: FileDescriptor, start: int = 0) -> Iterator[FvrangeInfo]:
     """
     while True:
         try:
-            answer = _request(fd, FVRANGE_IOC_NEXT, FvrangeInfo(start))
+            answer = request(fd, FVRANGE_IOC_NEXT, FvrangeInfo(start))
         except OSError as error:
             if error.errno == errno.ENXIO:  # past the last range
                 return
@@ -72,7 +72,7 @@ def fvrange_next(fd: FileDescriptor, start: int = 0) -> Iterator[FvrangeInfo]:
         start = info.start + info.length
 
 
-def _request(fd: FileDescriptor, number: int, arg: FvrangeArgs | FvrangeInfo) -> bytes:
+def request(fd: FileDescriptor, number: int, arg: FvrangeArgs | FvrangeInfo) -> bytes:
     """The struct that the kernel hands back for ``arg``."""
     try:
         packed = arg.pack()

@@ -16,11 +16,13 @@ from vfs_volatile.core.memory import Memory
 from vfs_volatile.daemon.config import MountConfig
 from vfs_volatile.daemon.purger import Purger
 from vfs_volatile.errors import UserError
+from vfs_volatile.fs.addressed import Addressed
 from vfs_volatile.fs.control import Control
 from vfs_volatile.fs.operations import Operations
 from vfs_volatile.fs.purges import Purges
 from vfs_volatile.fs.tree import Tree
 from vfs_volatile.processes.mappings import MappingScanner
+from vfs_volatile.processes.maps import OwnMount
 from vfs_volatile.store.arena import Arena
 from vfs_volatile.units import PAGE_SIZE
 
@@ -48,8 +50,10 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
     )
     arena = Arena()
     tree = Tree(memory, arena.make_store)
-    purges = Purges(memory, tree.inodes, shim.invalidate, _scanner(config))
-    operations = Operations(tree, memory, Control(memory, purges), purges)
+    own = OwnMount(config.mountpoint)
+    purges = Purges(memory, tree.inodes, shim.invalidate, _scanner(config, own))
+    control = Control(memory, purges, Addressed(own, tree.inodes, purges))
+    operations = Operations(tree, memory, control, purges)
     _mount(operations, config)
     try:
         async with trio.open_nursery() as nursery:
@@ -85,11 +89,11 @@ async def _stop_on_signal(purges: Purges, purging: trio.CancelScope) -> None:
             pyfuse3.terminate()
 
 
-def _scanner(config: MountConfig) -> MappingScanner | None:
+def _scanner(config: MountConfig, own: OwnMount) -> MappingScanner | None:
     if config.private == "keep":
         return None
     open_to_all = config.allow_other or os.getuid() == 0
-    return MappingScanner(config.mountpoint, only_uid=None if open_to_all else os.getuid())
+    return MappingScanner(own, only_uid=None if open_to_all else os.getuid())
 
 
 def _mount(operations: Operations, config: MountConfig) -> None:

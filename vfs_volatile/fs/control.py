@@ -16,23 +16,30 @@ from vfs_volatile.abi.ioctls import FvrangeArgs, FvrangeInfo
 from vfs_volatile.core.address_space import AddressSpace, ByteSpan
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.errors import SyscallError
+from vfs_volatile.fs.addressed import Addressed
 from vfs_volatile.fs.inode import Handle
 from vfs_volatile.fs.purges import Purges
 from vfs_volatile.units import PAGE_SIZE, pages_for, parse_size
 
 T = TypeVar("T")
+_COMMANDS = (
+    ioctls.FVRANGE_IOC_FVRANGE,
+    ioctls.FVRANGE_IOC_MVRANGE,
+    ioctls.FVRANGE_IOC_NEXT,
+    ioctls.FVRANGE_IOC_PURGE,
+)
 _Setter = Callable[[AddressSpace, str], Awaitable[None]]
 
 
-def check_range(start: int, length: int, mode: int, behavior: int) -> None:
-    """Raise SyscallError(EINVAL) unless FVRANGE may be called so (INTERFACE of fvrange.h)."""
+def check_range(args: FvrangeArgs) -> None:
+    """Raise SyscallError(EINVAL) unless FVRANGE and MVRANGE may be called so (fvrange.h)."""
     both = ioctls.VRANGE_ZERO | ioctls.VRANGE_SIGBUS
     if (
-        mode not in (ioctls.VRANGE_VOLATILE, ioctls.VRANGE_NONVOLATILE)
-        or behavior & ~ioctls.BEHAVIOR_MASK
-        or behavior & both == both
-        or (mode == ioctls.VRANGE_NONVOLATILE and behavior)
-        or start + length > ioctls.U64_MAX
+        args.mode not in (ioctls.VRANGE_VOLATILE, ioctls.VRANGE_NONVOLATILE)
+        or args.behavior & ~ioctls.BEHAVIOR_MASK
+        or args.behavior & both == both
+        or (args.mode == ioctls.VRANGE_NONVOLATILE and args.behavior)
+        or args.start + args.length > ioctls.U64_MAX
     ):
         raise SyscallError(errno.EINVAL)
 
@@ -40,9 +47,10 @@ def check_range(start: int, length: int, mode: int, behavior: int) -> None:
 class Control:
     """The control interface of a mount."""
 
-    def __init__(self, memory: Memory, purges: Purges) -> None:
+    def __init__(self, memory: Memory, purges: Purges, addressed: Addressed) -> None:
         self._memory = memory
         self._purges = purges
+        self._addressed = addressed
         self._setters: dict[str, _Setter] = {
             xattrs.VOLATILE: self._set_volatile,
             xattrs.NONVOLATILE: self._set_nonvolatile,
@@ -56,32 +64,35 @@ class Control:
 
     # ---- ioctls ----
 
-    async def ioctl(self, handle: Handle, command: int, data: bytes) -> bytes:
-        """Answer one ioctl; the struct to hand back.
+    async def ioctl(self, handle: Handle, command: int, data: bytes, tid: int) -> bytes:
+        """Answer one ioctl of thread ``tid``; the struct to hand back.
 
         Raises SyscallError: ENOTTY (not one of ours, or not a regular file), EBADF (not open for
-        writing), EINVAL, ENXIO (NEXT past the last range).
+        writing), EINVAL, ENXIO (NEXT past the last range), and what MVRANGE adds.
         """
         space = handle.inode.space
-        if space is None or command not in (
-            ioctls.FVRANGE_IOC_FVRANGE,
-            ioctls.FVRANGE_IOC_NEXT,
-            ioctls.FVRANGE_IOC_PURGE,
-        ):
+        if space is None or command not in _COMMANDS:
             raise SyscallError(errno.ENOTTY)
         if command == ioctls.FVRANGE_IOC_NEXT:
             return FvrangeInfo(*space.next_run(FvrangeInfo.unpack(data).start)).pack()
         if not handle.writable:
             raise SyscallError(errno.EBADF)
         args = FvrangeArgs.unpack(data)
-        call = self._fvrange if command == ioctls.FVRANGE_IOC_FVRANGE else self._purge
-        return args._replace(purged=await call(space, args)).pack()
+        match command:
+            case ioctls.FVRANGE_IOC_FVRANGE:
+                purged = await self._fvrange(space, args)
+            case ioctls.FVRANGE_IOC_PURGE:
+                purged = await self._purge(space, args)
+            case _:
+                check_range(args)
+                purged = await self._addressed.mvrange(handle, args, tid)
+        return args._replace(purged=purged).pack()
 
     async def _fvrange(self, space: AddressSpace, args: FvrangeArgs) -> int:
-        check_range(args.start, args.length, args.mode, args.behavior)
+        check_range(args)
         if args.mode == ioctls.VRANGE_VOLATILE:
             return space.mark(args.start, args.length, args.behavior)
-        return await self._purges.unmark(space, [(args.start, args.length)])
+        return await self._purges.unmark([(space, (args.start, args.length))])
 
     async def _purge(self, space: AddressSpace, args: FvrangeArgs) -> int:
         if args.mode or args.behavior or args.start + args.length > ioctls.U64_MAX:
@@ -109,7 +120,7 @@ class Control:
     async def remove_file_xattr(self, space: AddressSpace, name: str) -> None:
         """Unmark the whole file, or acknowledge what was lost. Raises SyscallError."""
         if name == xattrs.VOLATILE:
-            await self._purges.unmark(space, [(0, 0)], record_lost=True)
+            await self._purges.unmark([(space, (0, 0))], record_lost=True)
         elif name == xattrs.LOST:
             space.lost.clear()
         elif name == xattrs.PURGED:
@@ -123,7 +134,8 @@ class Control:
             space.mark(*span, behavior)
 
     async def _set_nonvolatile(self, space: AddressSpace, text: str) -> None:
-        await self._purges.unmark(space, _parse(xattrs.parse_ranges, text), record_lost=True)
+        parts = [(space, span) for span in _parse(xattrs.parse_ranges, text)]
+        await self._purges.unmark(parts, record_lost=True)
 
     async def _set_purge(self, space: AddressSpace, text: str) -> None:
         await self._purges.purge(space, _parse(xattrs.parse_ranges, text))

@@ -276,7 +276,7 @@ class Operations(pyfuse3.Operations):
 
     async def ioctl(self, fh: int, command: int, data: bytes, tid: int) -> bytes:
         """The calls of fvrange.h. Raises SyscallError."""
-        return await self._control.ioctl(self._handles[fh], command, data)
+        return await self._control.ioctl(self._handles[fh], command, data, tid)
 
     # ---- extended attributes ----
 

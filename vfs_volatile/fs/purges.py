@@ -43,6 +43,10 @@ Invalidate = Callable[[int, int, int], None]
 """``invalidate(ino, offset, length)``: the kernel drops its copy; blocks, raises OSError."""
 
 
+Part = tuple[AddressSpace, ByteSpan]
+"""Bytes of a file."""
+
+
 class Notice(NamedTuple):
     """Bytes of an inode that the kernel must drop."""
 
@@ -109,24 +113,21 @@ class Purges:
                 while drains := await self._begin_batch(self._memory.shortage(pages), barred):
                     trio.lowlevel.spawn_system_task(self._finish, drains)
 
-    async def unmark(
-        self, space: AddressSpace, spans: list[ByteSpan], *, record_lost: bool = False
-    ) -> int:
-        """NONVOLATILE for ``spans``, all at one moment; the bytes of them that were purged.
+    async def unmark(self, parts: list[Part], *, record_lost: bool = False) -> int:
+        """NONVOLATILE for ``parts``, all at one moment; the bytes of them that were purged.
 
         Waits for purges under way, so that each is reported, and that nothing stale reaches
         the page afterwards. Where purged pages read as zeros the kernel may hold what was
         written to them since: it must drop that before the answer (rule 3).
         """
-        zeroed = page_set(PageSpan(0, 0))
-        for span in spans:
-            zeroed |= space.zeroed_by_unmark(*span)
-        if zeroed:
-            await self._finish([space.begin_purge(runs(zeroed), self._memory.newest_age)])
-        touched = [pages_touched(*space.clip(*span)) for span in spans]
-        while any(space.draining(pages) for pages in touched):
+        zeroed = [(space, space.zeroed_by_unmark(*span)) for space, span in parts]
+        if any(pages for _, pages in zeroed):
+            newest = self._memory.newest_age
+            await self._finish([space.begin_purge(runs(pages), newest) for space, pages in zeroed])
+        touched = [(space, pages_touched(*space.clip(*span))) for space, span in parts]
+        while any(space.draining(pages) for space, pages in touched):
             await self._drain_ended.wait()
-        return sum(space.unmark(*span, record_lost=record_lost) for span in spans)
+        return sum(space.unmark(*span, record_lost=record_lost) for space, span in parts)
 
     async def flush(self, ino: int) -> None:
         """Let the kernel write back what it holds of an inode, and drop it."""

@@ -6,7 +6,6 @@ inode, the file offset, and ``p`` for a private mapping.
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 from collections.abc import Mapping
@@ -14,16 +13,11 @@ from dataclasses import dataclass, field
 
 from vfs_volatile.core.pages import LAST_PAGE
 from vfs_volatile.core.ranges import PageSpan
-from vfs_volatile.mountinfo import find_mount
+from vfs_volatile.processes.maps import OwnMount, parse_maps, read_maps
 from vfs_volatile.processes.openers import Openers
-from vfs_volatile.units import PAGE_SIZE
 
 _WHOLE_FILE = PageSpan(0, LAST_PAGE)
 _MAX_PASSES = 20
-_LINE = re.compile(
-    rb"^([0-9a-f]+)-([0-9a-f]+) ...p ([0-9a-f]+) ([0-9a-f]+:[0-9a-f]+) (\d+)", re.MULTILINE
-)
-
 
 Opened = Mapping[int, Openers]
 """Inode -> who opened it: the files to look for."""
@@ -49,8 +43,8 @@ class PrivateMappings:
 class MappingScanner:
     """Looks through /proc for private mappings of one mount's files."""
 
-    def __init__(self, mountpoint: str, *, only_uid: int | None) -> None:
-        self._mountpoint = mountpoint
+    def __init__(self, mount: OwnMount, *, only_uid: int | None) -> None:
+        self._mount = mount
         self._only_uid = only_uid
         """If set, only processes that run wholly as this user can reach the mount
         (fuse_permissible_uidgid in linux/fs/fuse/dir.c), so others need not be readable."""
@@ -80,30 +74,20 @@ class MappingScanner:
             found.add(ino, _WHOLE_FILE)
         return found
 
-    @functools.cached_property
-    def _device(self) -> bytes:
-        """The mount's device as ``maps`` writes it. Asking /proc touches no mount."""
-        mount = find_mount(self._mountpoint)
-        assert mount is not None, "asked before the mount was made"
-        return b"%02x:%02x" % mount.device
-
     def _scan_process(self, pid: int, opened: Opened, found: PrivateMappings) -> None:
         try:
-            with open(f"/proc/{pid}/maps", "rb") as file:
-                maps = file.read()
+            text = read_maps(pid)
         except (FileNotFoundError, ProcessLookupError):
             return
         except PermissionError:
             self._count_unreadable(pid, opened, found)
             return
-        if self._device not in maps:
+        device = self._mount.device
+        if device not in text:
             return
-        for match in _LINE.finditer(maps):
-            start, end, offset, device, inode = match.groups()
-            if device == self._device and int(inode) in opened:
-                first = int(offset, 16) // PAGE_SIZE
-                pages = (int(end, 16) - int(start, 16)) // PAGE_SIZE
-                found.add(int(inode), PageSpan(first, first + pages))
+        for mapping in parse_maps(text):
+            if mapping.device == device and not mapping.shared and mapping.ino in opened:
+                found.add(mapping.ino, mapping.pages)
 
     def _count_unreadable(self, pid: int, opened: Opened, found: PrivateMappings) -> None:
         if self._may_reach_the_mount(pid):

@@ -1,0 +1,70 @@
+"""One file without a mount: an address_space on a store that can be made to fail."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.support.stores import FakeStore
+from vfs_volatile.core.address_space import AddressSpace, Drain, Run
+from vfs_volatile.core.memory import Memory
+from vfs_volatile.errors import SyscallError
+from vfs_volatile.units import PAGE_SIZE
+
+P = PAGE_SIZE
+ZEROS = bytes(P)
+
+
+class File(AddressSpace):
+    """Page 0 is full of a, page 1 of b, and so on; the only file of a mount of ``size`` pages."""
+
+    __slots__ = ()
+
+    def __init__(self, pages: int = 0, *, size: int = 100, zero_by_default: bool = False) -> None:
+        super().__init__(1, Memory(size, size, zero_by_default=zero_by_default), FakeStore())
+        for page in range(pages):
+            self.write(page * P, letter(page) * P)
+
+    @property
+    def fake(self) -> FakeStore:
+        assert isinstance(self.store, FakeStore)
+        return self.store
+
+    def begin(self, start: int = 0, length: int = 0) -> Drain:
+        """Begin a forced purge of bytes."""
+        return self.begin_purge([self.span_of(start, length)], self.memory.newest_age)
+
+    def purge(self, start: int = 0, length: int = 0) -> None:
+        self.end_purge(self.begin(start, length))
+
+    def intact(self, *pages: int) -> bool:
+        """Are these pages as they were written at first?"""
+        return all(self.read(page * P, P) == letter(page) * P for page in pages)
+
+    def every_run(self) -> list[Run]:
+        """All that NEXT tells."""
+        found: list[Run] = []
+        start = 0
+        while True:
+            try:
+                run = self.next_run(start)
+            except SyscallError as error:
+                assert error.errno == errno.ENXIO
+                return found
+            assert run.start + run.length > start, "NEXT does not come to an end"
+            start = run.start + run.length
+            found.append(run)
+
+
+def letter(page: int) -> bytes:
+    return bytes([ord("a") + page])
+
+
+def fails(number: int, call: Callable[..., Any], *args: Any, **options: Any) -> None:
+    """``call`` raises SyscallError with this errno."""
+    with pytest.raises(SyscallError) as failure:
+        call(*args, **options)
+    assert failure.value.errno == number

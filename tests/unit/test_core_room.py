@@ -1,0 +1,162 @@
+"""Files without room: ENOSPC, a store that fails midway, the largest file, closing."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.space import ZEROS, File, P, fails
+from vfs_volatile.abi.ioctls import VRANGE_ZERO
+from vfs_volatile.core.pages import MAX_BYTES
+
+
+@pytest.fixture
+def file() -> File:
+    """Four pages of data."""
+    return File(4)
+
+
+# ---- ENOSPC ----
+
+
+def test_a_write_stores_what_there_is_room_for() -> None:
+    file = File(2, size=3)
+    assert file.write(P, b"x" * 3 * P) == 2 * P
+    assert file.size == 3 * P
+    fails(errno.ENOSPC, file.write, 3 * P, b"x")
+    assert file.write(5, b"resident pages cost nothing") == 27
+    file.check()
+
+
+def test_without_room_nothing_changes() -> None:
+    file = File(2, size=3)
+    file.truncate(6 * P)
+    file.mark(0, 0, 0)
+    file.purge(0, P)
+    file.allocate(4 * P, P, keep_size=True)
+    before = (set(file.resident), list(file.purged_spans()), file.size, file.read(P, 5 * P))
+    fails(errno.ENOSPC, file.allocate, 2 * P, 4 * P, keep_size=False)
+    fails(errno.ENOSPC, file.zero_range, P, 8 * P, keep_size=False)
+    assert (set(file.resident), list(file.purged_spans()), file.size, file.read(P, 5 * P)) == before
+    file.write(2 * P, b"y" * P)
+    fails(errno.ENOSPC, file.write, 0, b"y" * P)
+    assert list(file.purged_spans()) == [(0, P)]
+    file.check()
+
+
+def test_a_write_back_may_exceed_the_size_while_something_can_give_way() -> None:
+    """Its pages hold memory already, in the kernel: refused, they would be lost."""
+    file = File(2, size=2)
+    file.truncate(4 * P)
+    fails(errno.ENOSPC, file.write_back, 2 * P, b"y" * P)
+    assert file.read(2 * P, P) == ZEROS
+    file.mark(0, P, 0)
+    file.write_back(2 * P, b"y" * P)
+    assert file.read(2 * P, P) == b"y" * P
+    assert (file.memory.resident, file.memory.room) == (3, 0)
+    file.purge()
+    fails(errno.ENOSPC, file.write_back, 3 * P, b"y" * P)
+    file.check()
+
+
+def test_no_file_is_larger_than_its_pages_can_be_numbered(file: File) -> None:
+    end = MAX_BYTES
+    for size in (end + 1, 1 << 62, 1 << 63):
+        fails(errno.EFBIG, file.truncate, size)
+        fails(errno.EFBIG, file.allocate, P, size - P, keep_size=True)
+        fails(errno.EFBIG, file.zero_range, P, size - P, keep_size=False)
+        fails(errno.EFBIG, file.write, size, b"x")
+    assert file.size == 4 * P
+    assert file.intact(0, 1, 2, 3)
+    assert file.write(end - P - 1, b"x" * 2 * P) == P + 1
+    assert file.size == end
+    assert file.read(end - 1, 2) == b"x"
+    fails(errno.EFBIG, file.write, end, b"x")
+
+
+def test_the_largest_file_obeys_the_same_rules() -> None:
+    file = File(1)
+    file.write(MAX_BYTES - 2 * P, b"x" * 2 * P)
+    file.mark(1, 0, 0)
+    file.purge()
+    assert list(file.purged_spans()) == [(MAX_BYTES - 2 * P, 2 * P)]
+    assert file.every_run() == [
+        (P, MAX_BYTES - 3 * P, 0, 1),
+        (MAX_BYTES - 2 * P, 2 * P, 0, 3),
+    ]
+    assert file.seek(0, os.SEEK_HOLE) == P
+    fails(errno.ENXIO, file.seek, P, os.SEEK_DATA)
+    file.punch_hole(MAX_BYTES - P, 1 << 62)
+    assert file.unmark(0, 0) == P
+    assert file.intact(0)
+    fails(errno.ENOSPC, file.allocate, 0, MAX_BYTES, keep_size=True)
+    file.truncate(0)
+    file.check()
+    assert file.memory.resident == file.memory.volatile == file.memory.purged == 0
+
+
+def test_a_purge_makes_room() -> None:
+    file = File(2, size=2)
+    fails(errno.ENOSPC, file.write, 2 * P, b"x")
+    file.mark(0, P, 0)
+    file.purge()
+    assert file.write(2 * P, b"x") == 1
+
+
+@pytest.mark.parametrize("credit", [0, 1, P, P + 1, 2 * P])
+@pytest.mark.parametrize("call", [File.write, File.write_back])
+def test_a_store_that_fails_midway_leaves_a_consistent_state(
+    credit: int, call: Callable[[File, int, bytes], object]
+) -> None:
+    """What is not resident holds nothing, what was purged is purged, what was beyond is beyond."""
+    file = File(1)
+    file.truncate(4 * P)
+    file.mark(0, 0, VRANGE_ZERO)
+    file.purge()
+    file.fake.credit = credit
+    fails(errno.ENOSPC, call, file, P, b"x" * 3 * P)
+    file.fake.credit = None
+    file.check()
+    assert set(file.fake.pages) == set(file.resident)
+    assert len(file.resident) == file.memory.resident
+    assert file.size == 4 * P
+    assert list(file.purged_spans()) == [(0, P)]
+    for page in range(4):
+        assert (file.read(page * P, P) == ZEROS) == (page not in file.resident)
+
+
+def test_a_failed_store_over_resident_pages_keeps_them_resident() -> None:
+    file = File(2)
+    file.mark(0, 0, 0)
+    file.fake.credit = 10
+    fails(errno.ENOSPC, file.write, 0, b"x" * 3 * P)
+    assert (file.size, file.memory.resident) == (2 * P, 2)
+    assert file.read(10, 2 * P - 10) == b"a" * (P - 10) + b"b" * P
+    assert set(file.fake.pages) == {0, 1}
+
+
+@pytest.mark.parametrize("credit", [0, P, 2 * P])
+def test_an_allocation_that_fails_midway_leaves_a_consistent_state(credit: int) -> None:
+    """Of the missing pages 1, 3 and 4 none, one or two can be had."""
+    file = File(1)
+    file.write(2 * P, b"c")
+    file.fake.credit = credit
+    fails(errno.ENOSPC, file.allocate, 0, 5 * P, keep_size=False)
+    file.check()
+    assert file.size == 2 * P + 1
+    assert set(file.fake.pages) == set(file.resident)
+    assert len(file.resident) == file.memory.resident
+    assert file.intact(0)
+
+
+def test_a_closed_file_gives_everything_back(file: File) -> None:
+    file.mark(0, 0, 0)
+    drain = file.begin(0, P)
+    file.close()
+    file.end_purge(drain)
+    memory = file.memory
+    assert (memory.resident, memory.volatile, memory.purged, len(memory.queue)) == (0, 0, 0, 0)
+    assert not file.fake.pages

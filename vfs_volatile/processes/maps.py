@@ -1,0 +1,108 @@
+"""Reading /proc/PID/maps (proc_pid_maps(5)): what a process has mapped."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from vfs_volatile.core.ranges import PageSpan
+from vfs_volatile.errors import SyscallError
+from vfs_volatile.mountinfo import find_mount
+from vfs_volatile.units import PAGE_SIZE
+
+_LINE = re.compile(
+    rb"^([0-9a-f]+)-([0-9a-f]+) .(.).([sp]) ([0-9a-f]+) ([0-9a-f]+:[0-9a-f]+) (\d+)", re.MULTILINE
+)
+
+Device = bytes
+"""A device as ``maps`` writes it: ``00:2e``."""
+
+
+class Mapping(NamedTuple):
+    """One vma. Addresses and the offset into the file are bytes."""
+
+    start: int
+    end: int
+    writable: bool
+    shared: bool
+    offset: int
+    device: Device
+    ino: int
+
+    @property
+    def pages(self) -> PageSpan:
+        """The pages of the file that it maps."""
+        first = self.offset // PAGE_SIZE
+        return PageSpan(first, first + (self.end - self.start) // PAGE_SIZE)
+
+
+class Piece(NamedTuple):
+    """Bytes of a file, found through a mapping of it."""
+
+    mapping: Mapping
+    start: int
+    length: int
+
+
+class OwnMount:
+    """The daemon's mount, as it is seen from outside: asking /proc about it touches no mount."""
+
+    def __init__(self, mountpoint: str) -> None:
+        self._mountpoint = mountpoint
+
+    @functools.cached_property
+    def device(self) -> Device:
+        """Its device. Not to be asked before the mount was made."""
+        mount = find_mount(self._mountpoint)
+        assert mount is not None, "not mounted"
+        return b"%02x:%02x" % mount.device
+
+
+def read_maps(pid: int) -> bytes:
+    """The text of ``/proc/PID/maps``, empty for a process without memory.
+
+    ``pid`` may be a thread. Raises ProcessLookupError or FileNotFoundError if there is no such
+    process, PermissionError if it may not be looked at.
+    """
+    with open(f"/proc/{pid}/maps", "rb") as file:
+        return file.read()
+
+
+def parse_maps(text: bytes) -> Iterator[Mapping]:
+    """The mappings in ``text``, in the order of their addresses."""
+    for match in _LINE.finditer(text):
+        start, end, writable, shared, offset, device, ino = match.groups()
+        yield Mapping(
+            int(start, 16),
+            int(end, 16),
+            writable == b"w",
+            shared == b"s",
+            int(offset, 16),
+            device,
+            int(ino),
+        )
+
+
+def pieces_at(mappings: Iterable[Mapping], address: int, length: int) -> list[Piece]:
+    """What ``length`` bytes from ``address`` mean, mapping by mapping.
+
+    Raises SyscallError(ENOMEM) if a part of them is not mapped, as madvise(2).
+    """
+    pieces = []
+    at, end = address, address + length
+    for mapping in mappings:
+        if mapping.end <= at:
+            continue
+        if at >= end:
+            break
+        if mapping.start > at:
+            raise SyscallError(errno.ENOMEM)
+        stop = min(end, mapping.end)
+        pieces.append(Piece(mapping, mapping.offset + at - mapping.start, stop - at))
+        at = stop
+    if at < end:
+        raise SyscallError(errno.ENOMEM)
+    return pieces
