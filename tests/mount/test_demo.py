@@ -135,7 +135,7 @@ def test_a_daemon_that_dies(temporary: Path) -> None:
         process.stdout.read()
         assert process.wait() == 1
         error = process.stderr.read()
-    assert error.startswith(b"vfs-volatile: the daemon of the mount has ended with -9")
+    assert error.startswith(b"vfs-volatile: the daemon of the mount died of SIGKILL")
     assert error.count(b"\n") == 1
 
 

@@ -61,8 +61,8 @@ def test_owners_of_one_file_against_forced_purges(mount: MountFactory, seed: int
     workers = [start("owner", path, i * 16, 16, seed * 100 + i) for i in range(4)]
     workers += [start("purger", path, 0, 64, seed * 100 + 50 + i) for i in range(2)]
     counts = finish(workers)
-    assert counts["purged"] > 5, counts
-    assert counts["intact"] > 5, counts
+    assert counts["purged"] > 0, counts
+    assert counts["intact"] > 0, counts
 
 
 def test_owners_of_many_files_against_the_budget(mount: MountFactory) -> None:
@@ -72,6 +72,7 @@ def test_owners_of_many_files_against_the_budget(mount: MountFactory) -> None:
     filled = [sparse(mounted, f"filled{i}", 512) for i in range(2)]
     workers = [start("owner", path, 0, 64, 300 + i) for i, path in enumerate(owned)]
     workers += [start("filler", path, 0, 512, 400 + i) for i, path in enumerate(filled)]
+    workers.append(start("scribbler", sparse(mounted, "scribbled", 256), 0, 256, 500))
     step = 0
     while any(worker.poll() is None for worker in workers):
         mounted.set_root("budget", str((step * 7 % 32) * 65536))
@@ -79,6 +80,7 @@ def test_owners_of_many_files_against_the_budget(mount: MountFactory) -> None:
         time.sleep(0.02)  # the pace of the changes, not a synchronisation
     counts = finish(workers)
     assert step > 10
+    assert counts["scribbled"] > 0, counts
     assert counts["purged"] > 0, counts
     assert counts["intact"] > 0, counts
 
@@ -99,7 +101,7 @@ def test_writers_racing_the_purger_keep_resident_bounded(mount: MountFactory) ->
     counts = finish(workers)
     assert counts["written"] * PAGE > 4 * budget, "they have to press on the budget"
     assert mounted.within_budget(2.0)
-    assert budget / 2 < highest <= 8 * budget, f"highest resident: {highest / MIB} MiB"
+    assert budget / 2 < highest <= 2 * budget, f"highest resident: {highest / MIB} MiB"
     kept.cool()
     assert hashlib.sha256(kept.path.read_bytes()).digest() == hashlib.sha256(data).digest()
 

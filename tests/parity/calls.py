@@ -32,9 +32,7 @@ def _check(result: int) -> int:
 
 
 def renameat2(source: Path | str, goal: Path | str, flags: int) -> None:
-    _check(
-        _libc.renameat2(AT_FDCWD, os.fsencode(source), AT_FDCWD, os.fsencode(goal), flags)
-    )
+    _check(_libc.renameat2(AT_FDCWD, os.fsencode(source), AT_FDCWD, os.fsencode(goal), flags))
 
 
 class Entry(NamedTuple):

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,17 +18,32 @@ from tests.support.watchdog import Watchdog
 SIZE = "256M"
 """Of both. Our budget is the same: nothing is volatile here, so nothing is ever purged."""
 
-OURS = {"size": SIZE, "budget": SIZE, "allow-other": "-osuid,dev"}
+OURS: dict[str, Any] = {"size": SIZE, "budget": SIZE, "allow-other": "-osuid,dev"}
 """A flag and its successor, given as name and value. libfuse mounts nosuid,nodev, tmpfs not."""
+
+LINUX = (6, 18)
+"""The tmpfs that we are compared with. Older ones lack user attributes, O_DIRECT and more."""
+
+
+@pytest.fixture(scope="package", autouse=True)
+def comparable() -> None:
+    release = os.uname().release
+    if tuple(int(part) for part in release.split(".")[:2]) < LINUX:
+        pytest.skip(f"compares with tmpfs of Linux {LINUX[0]}.{LINUX[1]}, and this is {release}")
+    if os.getuid() != 0:
+        pytest.skip("mounts a tmpfs and plays other users: run it as root")
 
 
 @pytest.fixture(scope="package")
 def tmpfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Detached at once and reached through a descriptor: however pytest ends, it goes along."""
     path = tmp_path_factory.mktemp("tmpfs")
     options = f"huge=never,mode=755,size={SIZE}"
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", path], check=True, timeout=10)
-    yield path
+    root = os.open(path, os.O_RDONLY)
     subprocess.run(["umount", "-l", path], check=True, timeout=10)
+    yield Path(f"/proc/{os.getpid()}/fd/{root}")
+    os.close(root)
 
 
 @pytest.fixture(scope="module")

@@ -73,7 +73,9 @@ def attempt(call: Callable[..., object], *arguments: object, **options: object) 
 
 
 @contextlib.contextmanager
-def opened(path: Path | str, flags: int = os.O_RDWR | os.O_CREAT, mode: int = 0o644) -> Iterator[int]:
+def opened(
+    path: Path | str, flags: int = os.O_RDWR | os.O_CREAT, mode: int = 0o644
+) -> Iterator[int]:
     """A descriptor, closed at the end."""
     fd = os.open(path, flags, mode)
     try:
@@ -121,7 +123,8 @@ def as_user(scene: Scene, at: Path, uid: int = USER, gid: int = USER) -> list[An
         os.setresuid(uid, uid, uid)
         return list(scene(Path()))
 
-    return in_child(child)
+    seen: list[Any] = in_child(child)
+    return seen
 
 
 def in_child(work: Callable[[], Any]) -> Any:

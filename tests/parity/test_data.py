@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import resource
@@ -28,7 +27,7 @@ def holes(fd: int) -> list[object]:
     size = os.fstat(fd).st_size
     at = [*range(0, min(size, 16 * PAGE) + PAGE, PAGE // 2), size - 1, size, -1]
     return [
-        (start, attempt(os.lseek, fd, start, os.SEEK_DATA), attempt(os.lseek, fd, start, os.SEEK_HOLE))
+        (start, *(attempt(os.lseek, fd, start, whence) for whence in (os.SEEK_DATA, os.SEEK_HOLE)))
         for start in at
     ]
 
@@ -52,7 +51,7 @@ def whole(fd: int) -> list[tuple[int, int]]:
 def test_read_and_write_at_odd_places(here: Path) -> Iterator[object]:
     with opened(here / "file") as fd:
         for number, (offset, length) in enumerate(
-            product((0, 1, PAGE - 1, PAGE, 3 * PAGE + 7), (0, 1, PAGE - 1, PAGE, PAGE + 1, 3 * PAGE))
+            product((0, 1, PAGE - 1, PAGE, 3 * PAGE + 7), (0, 1, PAGE - 1, PAGE, 3 * PAGE))
         ):
             yield os.pwrite(fd, bytes([number]) * length, offset), look(fd)
             yield runs(os.pread(fd, length, offset)), runs(os.pread(fd, 2 * PAGE, offset + 5))
@@ -62,11 +61,31 @@ def test_read_and_write_at_odd_places(here: Path) -> Iterator[object]:
 
 
 @on_both
+def test_large_reads_and_writes(here: Path) -> Iterator[object]:
+    """Larger than a request of FUSE."""
+    data = bytes(range(251)) * 30_000
+    with opened(here / "file") as fd:
+        yield os.pwrite(fd, data, 11), look(fd)
+        yield os.pread(fd, len(data) + 100, 11) == data
+        _forget(fd)
+        yield (
+            os.pread(fd, len(data), 11) == data,
+            os.pread(fd, 3 << 20, 5 << 20) == data[(5 << 20) - 11 :],
+        )
+
+
+def _forget(fd: int) -> None:
+    """Empty the page cache of the file: tmpfs is its own page cache and loses nothing."""
+    os.fsync(fd)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+@on_both
 def test_vectors_and_append(here: Path) -> Iterator[object]:
     with opened(here / "file") as fd, opened(here / "file", os.O_RDWR | os.O_APPEND) as end:
         yield os.writev(fd, [b"one", b"", b"two" * 3000]), look(fd)
         parts = [bytearray(2), bytearray(5), bytearray(10000)]
-        yield os.preadv(fd, parts, 1), [runs(part) for part in parts]
+        yield os.preadv(fd, parts, 1), [runs(bytes(part)) for part in parts]
         yield os.pwrite(end, b"pwrite appends too", 0), os.write(end, b"append"), look(fd)
         yield os.pwritev(fd, [b"A", b"P"], 0, os.RWF_APPEND), whole(fd)
         yield os.lseek(end, 0, os.SEEK_CUR), os.lseek(fd, 0, os.SEEK_CUR)
@@ -132,12 +151,14 @@ def test_truncate(here: Path) -> Iterator[object]:
 def test_fallocate(here: Path) -> Iterator[object]:
     modes = (0, KEEP, PUNCH, 2, COLLAPSE, INSERT, UNSHARE, 128, COLLAPSE | KEEP)
     spans = ((0, PAGE), (100, 50), (PAGE - 1, 2), (PAGE, 2 * PAGE), (3 * PAGE + 1, 3 * PAGE),
-             (20 * PAGE, 5), (0, 0), (-1, 5), (5, -1), ((1 << 63) - 1, 1), (1 << 62, 1 << 62))  # fmt: skip
+             (20 * PAGE, 5), (0, 0), (-1, 5), (5, -1), ((1 << 63) - 1, 1),
+             (1 << 62, 1 << 62))  # fmt: skip
     for mode, (start, length) in product(modes, spans):
         with opened(here / f"{mode}.{start}.{length}") as fd:
             os.pwrite(fd, b"x" * 3 * PAGE + b"tail", 0)
             os.ftruncate(fd, 6 * PAGE + 10)
-            yield mode, start, length, attempt(fallocate, fd, mode, start, length), look(fd), whole(fd)
+            yield mode, start, length, attempt(fallocate, fd, mode, start, length)
+            yield look(fd), whole(fd)
 
 
 @on_both
@@ -190,8 +211,8 @@ def test_sparse_files_of_terabytes(here: Path) -> Iterator[object]:
         largest = 16 * TERA
         for size in (largest - 2 * PAGE, largest - PAGE, largest):
             yield size, attempt(os.ftruncate, fd, size), look(fd)
-            yield attempt(os.pwrite, fd, b"ab", size - 2), attempt(os.pread, fd, 9, size - 2), look(fd)
-            yield attempt(os.lseek, fd, 0, os.SEEK_DATA)
+            yield attempt(os.pwrite, fd, b"ab", size - 2), attempt(os.pread, fd, 9, size - 2)
+            yield look(fd), attempt(os.lseek, fd, 0, os.SEEK_DATA)
         yield attempt(os.ftruncate, fd, 5), look(fd), whole(fd)
 
 
@@ -209,7 +230,7 @@ def test_the_limit_on_file_size(here: Path) -> Iterator[object]:
                 (os.ftruncate, fd, PAGE + 1), (fallocate, fd, 0, 0, PAGE + 1),
                 (os.ftruncate, fd, PAGE),
             ):  # fmt: skip
-                seen.append(attempt(call, *arguments))  # noqa: PERF401  # the handler appends too
+                seen.append(attempt(call, *arguments))  # the handler appends too
             seen.append(look(fd))
         return seen
 
@@ -228,19 +249,22 @@ def test_copying_in_the_kernel(here: Path) -> Iterator[object]:
         yield os.copy_file_range(source, source, 100, 0, 1_000_000), look(source)
         yield os.sendfile(goal, source, 50, 100_000), os.lseek(goal, 0, os.SEEK_CUR)
         reader, writer = os.pipe()
-        yield os.splice(source, writer, 5000, offset_src=11), os.splice(reader, goal, 5000, offset_dst=3)
+        yield os.splice(source, writer, 5000, offset_src=11)
+        yield os.splice(reader, goal, 5000, offset_dst=3)
         yield os.sendfile(writer, source, 30_000, 3000), os.splice(reader, goal, 3000)
         os.close(reader)
         os.close(writer)
         yield hash(os.pread(goal, 1 << 20, 0)), look(goal), os.lseek(goal, 0, os.SEEK_CUR)
     for flag in (0x40049409, 0xC0185879):  # FICLONE, FIDEDUPERANGE: no reflinks on either
         with opened(here / "source") as source, opened(here / "goal") as goal:
-            yield flag, attempt(fcntl.ioctl, goal, flag, source if flag == 0x40049409 else bytes(64))
+            argument = source if flag == 0x40049409 else bytes(64)
+            yield flag, attempt(fcntl.ioctl, goal, flag, argument)
 
 
 @on_both
 def test_direct_io(here: Path) -> Iterator[object]:
-    with opened(here / "file", os.O_RDWR | os.O_CREAT | os.O_DIRECT) as fd, opened(here / "file") as other:
+    path, direct = here / "file", os.O_RDWR | os.O_CREAT | os.O_DIRECT
+    with opened(path, direct) as fd, opened(path) as other:
         yield os.pwrite(fd, b"a" * 2 * PAGE, 0), whole(other), look(fd)
         yield os.pwrite(other, b"b" * 100, 50), runs(os.pread(fd, PAGE, 0))
         yield "unaligned", os.pwrite(fd, b"c" * 10, 3), whole(other), whole(fd)
@@ -254,7 +278,7 @@ def test_full(here: Path) -> Iterator[object]:
 
     def free() -> list[int]:
         found = os.statvfs(here)
-        return [found.f_blocks, found.f_bfree, found.f_bavail, found.f_bsize, found.f_frsize, found.f_namemax]
+        return [found.f_blocks, found.f_bfree, found.f_bavail]
 
     yield free()
     total = os.statvfs(here).f_bfree
@@ -273,4 +297,4 @@ def test_full(here: Path) -> Iterator[object]:
         os.unlink(here / "most")
         yield "still open", free()
     os.truncate(here / "rest", 0)
-    yield free(), errno.ENOSPC
+    yield free()

@@ -39,7 +39,11 @@ def test_entries(here: Path) -> Iterator[object]:
     for directory in (here, here / "dir"):
         with opened(directory, os.O_RDONLY) as fd:
             yield sorted(
-                (entry.name, entry.type, entry.ino == os.lstat(os.fsencode(directory) + b"/" + entry.name).st_ino)
+                (
+                    entry.name,
+                    entry.type,
+                    entry.ino == os.lstat(os.fsencode(directory) + b"/" + entry.name).st_ino,
+                )
                 for entry in everything(fd)
             )
             yield getdents(fd), attempt(getdents, fd, 10), os.lseek(fd, 0, os.SEEK_SET)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import faulthandler
+import ctypes
+import fcntl
 import mmap
 import os
 import re
@@ -19,7 +20,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import vfs_volatile
-from tests.parity.calls import STATX_BTIME, fanotify_watches_file_system, statx_mask, userfaultfd_takes
+from tests.parity.calls import (
+    STATX_BTIME,
+    fanotify_watches_file_system,
+    mincore,
+    statx_mask,
+    userfaultfd_takes,
+)
 from tests.parity.sides import Sides, as_user, attempt, in_child, made, opened, try_open
 from tests.parity.test_permissions import OTHER, owned
 from tests.support.files import FALLOC_FL_ZERO_RANGE, fallocate
@@ -82,7 +89,10 @@ def test_access_control_lists(here: Path) -> object:
     entries = ((user_obj, 6, -1), (user, 7, 5), (group_obj, 4, -1), (mask, 7, -1), (other, 4, -1))
     acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
     path, name = made(here / "file"), "system.posix_acl_access"
-    return attempt(os.setxattr, path, name, acl), attempt(os.getxattr, path, name) in ("ENOTSUP", acl)
+    return attempt(os.setxattr, path, name, acl), attempt(os.getxattr, path, name) in (
+        "ENOTSUP",
+        acl,
+    )
 
 
 @limit("inode flags", ours=("ENOTTY", "ENOTTY"), tmpfs=("ok", "ok"))
@@ -155,8 +165,19 @@ def test_allocating_beyond_the_limit_on_file_size(here: Path) -> object:
 def test_set_group_id_without_execution(here: Path) -> object:
     path = owned(here / "file", 0, 0o2666, OTHER)
     os.chmod(here, 0o777)
-    as_user(lambda at: [os.truncate(at / "file", 3)], here)
+    as_user(lambda at: [attempt(os.truncate, at / "file", 3)], here)
     return stat.filemode(os.stat(path).st_mode)
+
+
+@limit("truncating and the page cache", ours=(4, 0), tmpfs=(4, 4))
+def test_truncating_empties_the_page_cache(here: Path) -> object:
+    with opened(here / "file") as fd:
+        os.pwrite(fd, b"x" * 4 * PAGE, 0)
+        with mmap.mmap(fd, 4 * PAGE) as shared:
+            address = ctypes.addressof(ctypes.c_char.from_buffer(shared))
+            before = sum(mincore(address, 4))
+            os.ftruncate(fd, 5 * PAGE)
+            return before, sum(mincore(address, 4))
 
 
 # ---- times ----
@@ -263,6 +284,18 @@ def test_a_store_is_seen_at_write_back(here: Path) -> object:
             with changes(path, seen):
                 shared.flush()
             return seen[0].strip("a"), before, seen[1], os.stat(path).st_blocks
+
+
+@limit("a store beyond the end of file", ours=(5, 0), tmpfs=(5, 5))
+def test_storing_beyond_the_end(here: Path) -> object:
+    with opened(here / "file") as fd:
+        os.ftruncate(fd, PAGE)
+        with mmap.mmap(fd, PAGE) as shared:
+            os.ftruncate(fd, 100)
+            shared[120] = 5
+            before = shared[120]
+            shared.flush()
+            return before, shared[120]
 
 
 @limit("a store when the mount is full", ours=("stored", "ENOSPC"), tmpfs=("SIGBUS", None))

@@ -103,7 +103,8 @@ def test_a_mapping_outlives_descriptor_and_name(here: Path) -> Iterator[object]:
         shared[0] = ord("b")
         os.unlink(here / "file")
         shared[PAGE] = ord("c")
-        yield runs(shared[:]), shared.flush()
+        yield runs(shared[:])
+        shared.flush()
         yield runs(shared[:])
 
 
@@ -123,6 +124,33 @@ def test_end_of_file(here: Path) -> Iterator[object]:
             yield runs(shared[:PAGE])
             os.ftruncate(fd, 2 * PAGE)
             yield runs(shared[: 2 * PAGE]), whole(fd)
+
+
+@on_both
+def test_stores_beyond_the_end(here: Path) -> Iterator[object]:
+    """They are allowed in the rest of the last page, and show when the file grows over them."""
+
+    def grow_by_write(fd: int) -> object:
+        return os.pwrite(fd, b"w", PAGE + 10)
+
+    def grow_by_append(fd: int) -> object:
+        return os.pwrite(fd, b"w", 150)
+
+    def grow_by_truncate(fd: int) -> None:
+        os.ftruncate(fd, 2 * PAGE)
+
+    def grow_by_allocate(fd: int) -> None:
+        fallocate(fd, 0, 0, 2 * PAGE)
+
+    for grow in (grow_by_write, grow_by_append, grow_by_truncate, grow_by_allocate):
+        with opened(here / grow.__name__) as fd:
+            os.pwrite(fd, b"x" * PAGE, 0)
+            with mmap.mmap(fd, PAGE) as shared:
+                os.ftruncate(fd, 100)
+                shared[120] = ord("t")
+                yield grow.__name__, whole(fd), runs(shared[:])
+                grow(fd)
+                yield whole(fd), runs(shared[:])
 
 
 @on_both
@@ -167,7 +195,15 @@ def test_advice_and_locking(here: Path) -> Iterator[object]:
         os.pwrite(fd, b"x" * 8 * PAGE, 0)
         with mmap.mmap(fd, 8 * PAGE) as shared:
             shared[0] = ord("y")
-            for advice in (mmap.MADV_DONTNEED, mmap.MADV_WILLNEED, mmap.MADV_SEQUENTIAL, 22, 23, 20, 21):
+            for advice in (
+                mmap.MADV_DONTNEED,
+                mmap.MADV_WILLNEED,
+                mmap.MADV_SEQUENTIAL,
+                22,
+                23,
+                20,
+                21,
+            ):
                 yield advice, attempt(shared.madvise, advice), runs(shared[:])
             address = ctypes.addressof(ctypes.c_char.from_buffer(shared))
             yield libc.mlock(ctypes.c_void_p(address), 8 * PAGE), mincore(address, 8)
@@ -186,7 +222,7 @@ def test_a_stat_keeps_the_pages_cached(here: Path) -> Iterator[object]:
             for change in (
                 lambda: os.pwrite(fd, b"y", 0), lambda: shared.__setitem__(5, 1), shared.flush,
                 lambda: os.utime(fd, (1, 2)), lambda: os.pwrite(fd, b"z", 20 * PAGE),
-                lambda: os.ftruncate(fd, 30 * PAGE), lambda: os.fchmod(fd, 0o600),
+                lambda: os.fchmod(fd, 0o600), lambda: fallocate(fd, 0, 0, 30 * PAGE),
             ):  # fmt: skip
                 change()
                 os.fstat(fd)

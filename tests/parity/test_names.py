@@ -32,7 +32,7 @@ def one_of_each(here: Path) -> list[str]:
             "full/inside", "missing/inside", "file/inside", LONG, LONG + "n"]  # fmt: skip
 
 
-def tree(here: Path) -> list[object]:
+def tree(here: Path) -> list[tuple[object, ...]]:
     """Everything below ``here``: path, stat, and where a link points."""
     return sorted(
         (str(path.relative_to(here)), look(path), os.readlink(path) if path.is_symlink() else "")
@@ -73,7 +73,11 @@ def test_creating_gives_mode_and_owner(here: Path) -> Iterator[object]:
     yield from tree(here)
     with opened(here / "unwritable", os.O_RDWR | os.O_CREAT, 0o000) as fd:
         yield os.write(fd, b"the descriptor may write")
-    yield "O_TRUNC", try_open(here / "unwritable", os.O_WRONLY | os.O_TRUNC), look(here / "unwritable")
+    yield (
+        "O_TRUNC",
+        try_open(here / "unwritable", os.O_WRONLY | os.O_TRUNC),
+        look(here / "unwritable"),
+    )
 
 
 @on_both
@@ -158,7 +162,16 @@ def test_whiteout(here: Path) -> Iterator[object]:
 
 @on_both
 def test_odd_names(here: Path) -> Iterator[object]:
-    for name in (b"\xff\xfe", b"new\nline", b" ", b"...", b"\\", b"\x01", "\u00e9".encode(), b"n" * 255):
+    for name in (
+        b"\xff\xfe",
+        b"new\nline",
+        b" ",
+        b"...",
+        b"\\",
+        b"\x01",
+        "\u00e9".encode(),
+        b"n" * 255,
+    ):
         path = bytes(here) + b"/" + name
         yield name, try_open(os.fsdecode(path), os.O_CREAT | os.O_EXCL)
         yield attempt(os.link, path, path + b"n"), attempt(os.symlink, name, path + b"n")
@@ -166,7 +179,9 @@ def test_odd_names(here: Path) -> Iterator[object]:
     yield sorted(os.listdir(bytes(here)))
     for length in (1, 4094, 4095, 4096):
         yield length, attempt(os.symlink, "t" * length, here / f"link{length}")
-        yield attempt(lambda path: (os.readlink(path), os.lstat(path).st_size), here / f"link{length}")
+        yield attempt(
+            lambda path: (os.readlink(path), os.lstat(path).st_size), here / f"link{length}"
+        )
     yield "nothing", attempt(os.symlink, "", here / "nothing")
 
 

@@ -8,6 +8,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from tests.parity.calls import RENAME_EXCHANGE, renameat2, statx_mask, utimensat
@@ -20,6 +21,10 @@ OLD = 10**18 + 123_456_789
 """ns since the epoch, a day in the past."""
 PAGE = 4096
 CLOCK_REALTIME_COARSE = 5  # <linux/time.h>; the time module has no name for it
+
+
+Times = tuple[tuple[int, int], tuple[int, int]]
+"""(seconds, ns) of atime and mtime."""
 
 
 class Clock:
@@ -40,9 +45,7 @@ class Clock:
         result = attempt(call, *arguments)
         after = self._times()
         return result, " ".join(
-            f"{name}:{''.join(k for k, b, a in zip('amc', before[name], now, strict=True) if a != b)}"
-            for name, now in after.items()
-            if name in before
+            f"{name}:{_letters(before[name], now)}" for name, now in after.items() if name in before
         )
 
     def _times(self) -> dict[str, tuple[int, int, int]]:
@@ -52,6 +55,10 @@ class Clock:
                 now = os.lstat(path)
                 found[name] = (now.st_atime_ns, now.st_mtime_ns, now.st_ctime_ns)
         return found
+
+
+def _letters(before: tuple[int, ...], after: tuple[int, ...]) -> str:
+    return "".join(k for k, b, a in zip("amc", before, after, strict=True) if a != b)
 
 
 def _wait_for_the_next_tick() -> None:
@@ -68,18 +75,21 @@ def test_times_of_files(here: Path) -> Iterator[object]:
     with opened(here / "file") as fd, opened(here / "file", os.O_RDONLY) as reader:
         for call, *arguments in (
             (os.stat, here / "missing"), (os.fstat, -1),
-            (os.pwrite, fd, b"x", 0), (os.pwrite, fd, b"", 0), (os.pwrite, fd, b"x" * PAGE, 5 * PAGE),
+            (os.pwrite, fd, b"x", 0), (os.pwrite, fd, b"", 0),
+            (os.pwrite, fd, b"x" * PAGE, 5 * PAGE),
             (os.ftruncate, fd, 6 * PAGE), (os.ftruncate, fd, 100), (os.ftruncate, fd, 2 * PAGE),
             (os.truncate, here / "file", 2 * PAGE), (os.truncate, here / "file", PAGE),
-            (fallocate, fd, 0, 0, 3 * PAGE), (fallocate, fd, 1, 0, 9 * PAGE), (fallocate, fd, 3, 0, PAGE),
-            (os.fsync, fd), (os.lseek, fd, 0, os.SEEK_DATA),
+            (fallocate, fd, 0, 0, 3 * PAGE), (fallocate, fd, 1, 0, 9 * PAGE),
+            (fallocate, fd, 3, 0, PAGE), (os.fsync, fd), (os.lseek, fd, 0, os.SEEK_DATA),
             (os.chmod, here / "file", 0o600), (os.chmod, here / "file", 0o600),
             (os.chown, here / "file", 1, 1), (os.chown, here / "file", -1, -1),
-            (os.setxattr, here / "file", "user.a", b"1"), (os.setxattr, here / "file", "user.a", b"1"),
+            (os.setxattr, here / "file", "user.a", b"1"),
+            (os.setxattr, here / "file", "user.a", b"2"),
             (os.setxattr, here / "file", "user.a", b"1", os.XATTR_CREATE),
             (os.removexattr, here / "file", "user.a"), (os.removexattr, here / "file", "user.a"),
             (os.listxattr, here / "file"), (os.access, here / "file", os.R_OK),
-            (os.copy_file_range, reader, fd, 10, 0, 50), (os.copy_file_range, reader, fd, 10, 10**6, 50),
+            (os.copy_file_range, reader, fd, 10, 0, 50),
+            (os.copy_file_range, reader, fd, 10, 10**6, 50),
         ):  # fmt: skip
             result, times = clock.changed_by(call, *arguments)
             yield call.__name__, arguments[1:], result if isinstance(result, str) else "", times
@@ -103,7 +113,8 @@ def test_times_of_names(here: Path) -> Iterator[object]:
     for call, *names in (
         (made, "one/new"), (os.unlink, "one/new"), (os.mkdir, "one/new"), (os.rmdir, "one/new"),
         (os.mkfifo, "one/new"), (os.unlink, "one/new"), (os.link, "one/file", "two/new"),
-        (os.link, "one/file", "two/new"), (os.rename, "one/file", "two/new"), (os.unlink, "two/new"),
+        (os.link, "one/file", "two/new"), (os.rename, "one/file", "two/new"),
+        (os.unlink, "two/new"),
         (os.rename, "one/file", "one/new"), (os.rename, "one/new", "two/new"),
         (os.rename, "two/new", "two/file"), (os.rename, "one/dir", "two/new"),
         (os.rename, "two/new", "two/dir"), (os.rename, "two/dir", "two/dir"), (os.mkdir, "two"),
@@ -173,8 +184,8 @@ def _store(shared: mmap.mmap, at: int, sync: Callable[[], object]) -> None:
 def test_setting_times(here: Path) -> Iterator[object]:
     path = made(here / "file")
     os.symlink("file", here / "link")
-    for ns in (0, 1, 999_999_999, 10**9, -1, -(10**9), -1_500_000_000, 2**31 * 10**9, 2**33 * 10**9 + 5,
-               OLD, -(2**31) * 10**9):  # fmt: skip
+    for ns in (0, 1, 999_999_999, 10**9, -1, -(10**9), -1_500_000_000, 2**31 * 10**9,
+               2**33 * 10**9 + 5, OLD, -(2**31) * 10**9):  # fmt: skip
         yield ns, attempt(os.utime, path, ns=(ns, ns + 3))
         yield os.stat(path).st_atime_ns, os.stat(path).st_mtime_ns
     yield attempt(os.utime, here / "link", ns=(5, 6), follow_symlinks=False)
@@ -188,10 +199,10 @@ def test_setting_times(here: Path) -> Iterator[object]:
         _wait_for_the_next_tick()
         yield atime, mtime, attempt(utimensat, path, atime, mtime)
         found = os.stat(path)
-        yield [
-            stamp if stamp < OLD else "now"
-            for stamp in (found.st_atime_ns, found.st_mtime_ns)
-        ], found.st_ctime_ns != before
+        yield (
+            [stamp if stamp < OLD else "now" for stamp in (found.st_atime_ns, found.st_mtime_ns)],
+            found.st_ctime_ns != before,
+        )
     utimensat(path, (0, UTIME_NOW), (0, UTIME_NOW))
     found = os.stat(path)
     yield abs(found.st_mtime_ns - time.time_ns()) < 10**10, found.st_mtime_ns - found.st_atime_ns
@@ -202,10 +213,15 @@ def test_who_may_set_times(here: Path) -> Iterator[object]:
     made(here / "foreign", mode=0o644)
     made(here / "writable", mode=0o666)
     os.chown(made(here / "own", mode=0o444), 12345, 12345)
-    now = (0, UTIME_NOW)
+    now, omit = (0, UTIME_NOW), (0, UTIME_OMIT)
+    choices: list[Times] = [((1, 2), (3, 4)), (now, now), (now, omit), (omit, omit)]
     for name in ("foreign", "writable", "own"):
-        for times in (((1, 2), (3, 4)), (now, now), (now, (0, UTIME_OMIT)), ((0, UTIME_OMIT),) * 2):
-            yield name, times, as_user(lambda at, n=name, t=times: [attempt(utimensat, at / n, *t)], here)  # type: ignore[misc]
+        for times in choices:
+            yield name, times, as_user(partial(_set_times, name, times), here)
+
+
+def _set_times(name: str, times: Times, at: Path) -> list[object]:
+    return [attempt(utimensat, at / name, *times)]
 
 
 @on_both

@@ -34,18 +34,18 @@ from vfs_volatile.abi.ioctls import (
     VRANGE_ZERO,
     vrange_priority,
 )
-from vfs_volatile.core.address_space import AddressSpace, Drain
+from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.memory import Memory
-from vfs_volatile.core.pages import PageStore, runs
-from vfs_volatile.core.ranges import PageSpan
+from vfs_volatile.core.pages import PageSpan, PageStore, runs
 from vfs_volatile.core.reclaim import Victim, choose
+from vfs_volatile.core.volatility import Drain
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.store import arena
 from vfs_volatile.units import PAGE_SIZE
 
 T = TypeVar("T")
 
-MAX_PAGES = 6
+MAX_PAGES = 4
 FILES = 2
 
 files = st.integers(0, FILES - 1)
@@ -94,9 +94,12 @@ class Machine(RuleBasedStateMachine):
         raise NotImplementedError
 
     @initialize(
-        size=st.sampled_from([5, 9, 40]), budget=st.integers(0, 10), zero_by_default=st.booleans()
+        size=st.sampled_from([3, 6, 40]),
+        budget=st.integers(0, 8),
+        zero_by_default=st.booleans(),
+        sizes=st.tuples(borders, borders),
     )
-    def mount(self, size: int, budget: int, zero_by_default: bool) -> None:
+    def mount(self, size: int, budget: int, zero_by_default: bool, sizes: tuple[int, ...]) -> None:
         self.woken = self.pressed = False
         self.tag = 0
         self.memory = Memory(size, budget, zero_by_default=zero_by_default, on_pressure=self._wake)
@@ -106,6 +109,9 @@ class Machine(RuleBasedStateMachine):
         self.models = [ModelFile(ino, self.model_memory) for ino in range(FILES)]
         self.witnesses = [Witness(space) for space in self.spaces]
         self.open: list[tuple[int, Drain, int]] = []
+        for file, length in enumerate(sizes):
+            if length:
+                self.write(file, (0, length))
 
     def _wake(self) -> None:
         self.woken = True
@@ -211,18 +217,17 @@ class Machine(RuleBasedStateMachine):
             for opened in [opened for opened in self.open if opened[0] == file]:
                 self._end(opened)
         purged = pages_of(self.spaces[file].purged_spans())
-        start, end = self.spaces[file].clip(*extent)
         found = self._both(
             file,
             lambda s: s.unmark(*extent, record_lost=record_lost),
             lambda m: m.unmark(*extent, record_lost=record_lost),
         )
         assert isinstance(found, int)
-        self.witnesses[file].unmarked(start, end, purged, found)
+        self.witnesses[file].unmarked(*extent, purged, found)
 
     @rule(file=files)
     def acknowledge_lost(self, file: int) -> None:
-        self.spaces[file].lost.clear()
+        self.spaces[file].acknowledge_lost()
         self.models[file].acknowledge_lost()
 
     @rule(file=files, extent=extents)
@@ -240,9 +245,11 @@ class Machine(RuleBasedStateMachine):
         self, file: int, extent: tuple[int, int], marks_ago: int
     ) -> tuple[int, Drain, int]:
         """Decided ``marks_ago`` marks ago: it leaves alone what was marked since."""
-        span = self.spaces[file].span_of(*extent)
-        assert list(range(*span)) == self.models[file].purgeable(*extent)
-        return self._begin(file, [span], self.memory.newest_age - marks_ago)
+        return self._begin_forced(file, extent, marks_ago)
+
+    @rule(file=files, extent=extents)
+    def forced_purge(self, file: int, extent: tuple[int, int]) -> None:
+        self._end(self._begin_forced(file, extent, 0))
 
     @rule(opened=consumes(drains))
     def end_purge(self, opened: tuple[int, Drain, int]) -> None:
@@ -255,7 +262,7 @@ class Machine(RuleBasedStateMachine):
         at_once=st.booleans(),
     )
     def reclaim(self, need: int, barred: dict[int, list[PageSpan]], at_once: bool) -> None:
-        victims = choose(self.memory, need, barred)
+        victims = choose(self.memory.queue, need, barred)
         forbidden = {file: set(page_numbers(spans)) for file, spans in barred.items()}
         assert [
             (victim.entry.space.ino, list(range(*victim.entry.span)), page_numbers(victim.spans))
@@ -275,6 +282,13 @@ class Machine(RuleBasedStateMachine):
     def set_budget(self, budget: int) -> None:
         self.memory.set_budget(budget)
         self.model_memory.set_budget(budget)
+
+    def _begin_forced(
+        self, file: int, extent: tuple[int, int], marks_ago: int
+    ) -> tuple[int, Drain, int]:
+        span = self.spaces[file].span_of(*extent)
+        assert list(range(*span)) == self.models[file].purgeable(*extent)
+        return self._begin(file, [span], self.memory.newest_age - marks_ago)
 
     def _begin(self, file: int, spans: list[PageSpan], newest: int) -> tuple[int, Drain, int]:
         space = self.spaces[file]

@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Iterator
 
-from vfs_volatile.core.ranges import PageSpan
+from vfs_volatile.core.pages import PageSpan
 from vfs_volatile.units import PAGE_SIZE
 
 

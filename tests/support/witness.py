@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from vfs_volatile.core.address_space import AddressSpace, ByteSpan, Drain
+from vfs_volatile.core.address_space import AddressSpace, ByteSpan
+from vfs_volatile.core.volatility import Drain
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.units import PAGE_SIZE
 
@@ -78,8 +79,9 @@ class Witness:
     def purge_ended(self, drain: Drain) -> None:
         del self.open[drain]
 
-    def unmarked(self, start: int, end: int, purged_before: set[int], found: int) -> None:
+    def unmarked(self, start: int, length: int, purged_before: set[int], found: int) -> None:
         """An unmark reported ``found`` bytes; what it did not report must be as it was."""
+        end = min(start + length, len(self.content)) if length else len(self.content)
         reported = pages_met(start, end) & purged_before
         within = sum(
             min(end, (page + 1) * PAGE_SIZE) - max(start, page * PAGE_SIZE) for page in reported

@@ -4,8 +4,10 @@
 
 An ``owner`` alone writes, marks and unmarks the COUNT pages from page FIRST of FILE, and checks
 every answer against its record. A ``purger`` purges anything in FILE, as often as it can. A
-``filler`` marks its pages and goes on rewriting them, to press on the budget. Each prints a JSON
-object at its end; an owner that meets a lie exits with 1 and says which.
+``filler`` marks its pages and goes on rewriting them, to press on the budget. A ``scribbler``
+writes parts of its volatile pages that the kernel has not cached: such a page is locked until the
+write is answered. Each prints a JSON object at its end; an owner that meets a lie exits with 1
+and says which.
 """
 
 from __future__ import annotations
@@ -149,7 +151,18 @@ def fill(fd: int, first: int, count: int, seed: int, deadline: float) -> dict[st
     return {"written": written // PAGE}
 
 
-ROLES = {"owner": own, "purger": purge, "filler": fill}
+def scribble(fd: int, first: int, count: int, seed: int, deadline: float) -> dict[str, int]:
+    dice = random.Random(seed)
+    fvrange.mark(fd, *pages(first, count), ZERO)
+    written = 0
+    while time.monotonic() < deadline:
+        start = dice.randrange(first * PAGE, (first + count) * PAGE - 2 * PAGE)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        written += os.pwrite(fd, b"x" * dice.choice([1, 100, PAGE + 100]), start)
+    return {"scribbled": written}
+
+
+ROLES = {"owner": own, "purger": purge, "filler": fill, "scribbler": scribble}
 
 
 def main(role: str, path: str, *numbers: str) -> int:

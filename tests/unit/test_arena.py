@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.stores import FakeStore
-from vfs_volatile.core.pages import MAX_BYTES
-from vfs_volatile.core.ranges import PageSpan
+from vfs_volatile.core.pages import MAX_BYTES, PageSpan
 from vfs_volatile.store import arena as arena_module
 from vfs_volatile.store.arena import Arena, ArenaStore
 from vfs_volatile.units import PAGE_SIZE

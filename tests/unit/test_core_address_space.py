@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.space import ZEROS, File, P, fails
 from vfs_volatile.abi.ioctls import VRANGE_PARTIAL, VRANGE_ZERO
-from vfs_volatile.core.ranges import PageSpan
+from vfs_volatile.core.pages import PageSpan
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_rule_2_a_mark_changes_nothing_for_volatile_pages(file: File) -> None:
     file.mark(P, P, VRANGE_ZERO)
     file.purge(P, P)
     assert file.mark(0, 0, VRANGE_PARTIAL) == P
-    assert [(entry.span, entry.behavior, entry.age) for entry in file.ranges] == [
+    assert [(entry.span, entry.behavior, entry.age) for entry in file.volatility.ranges] == [
         ((0, 1), VRANGE_PARTIAL, 2),
         ((1, 2), VRANGE_ZERO, 1),
         ((2, 4), VRANGE_PARTIAL, 2),

@@ -10,7 +10,7 @@ from tests.support.stores import FakeStore
 from vfs_volatile.abi.ioctls import VRANGE_FULL, VRANGE_PARTIAL, vrange_priority
 from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.memory import Memory
-from vfs_volatile.core.ranges import PageSpan
+from vfs_volatile.core.pages import PageSpan
 from vfs_volatile.core.reclaim import choose, still_allowed
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.units import PAGE_SIZE
@@ -44,7 +44,7 @@ class Mount:
     ) -> list[tuple[int, list[PageSpan], int]]:
         return [
             (victim.entry.space.ino, victim.spans, victim.resident)
-            for victim in choose(self.memory, need, barred or {})
+            for victim in choose(self.memory.queue, need, barred or {})
         ]
 
 
@@ -170,7 +170,7 @@ def test_what_still_may_go_after_a_look_at_the_mappings(
     mount: Mount, behavior: int, barred: list[tuple[int, int]], left: list[tuple[int, int]]
 ) -> None:
     mount.file(4).mark(0, 0, behavior)
-    victim = choose(mount.memory, 4, {})[0]
+    victim = choose(mount.memory.queue, 4, {})[0]
     assert still_allowed(victim, [PageSpan(*ends) for ends in barred]) == left
 
 

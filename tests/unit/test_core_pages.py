@@ -11,6 +11,7 @@ from pyroaring import BitMap
 
 from vfs_volatile.core.pages import (
     LAST_PAGE,
+    PageSpan,
     count,
     next_page,
     page_set,
@@ -19,7 +20,6 @@ from vfs_volatile.core.pages import (
     run_end,
     runs,
 )
-from vfs_volatile.core.ranges import PageSpan
 from vfs_volatile.units import PAGE_SIZE
 
 sets = st.builds(

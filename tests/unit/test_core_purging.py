@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.space import ZEROS, File, P
 from vfs_volatile.abi.ioctls import VRANGE_ZERO
-from vfs_volatile.core.ranges import PageSpan
+from vfs_volatile.core.pages import PageSpan
 
 
 @pytest.fixture

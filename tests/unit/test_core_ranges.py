@@ -12,7 +12,8 @@ from tests.support.stores import FakeStore
 from vfs_volatile.abi.ioctls import VRANGE_PARTIAL, vrange_priority
 from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.memory import Memory
-from vfs_volatile.core.ranges import PageSpan, RangeMap, VolatileRange
+from vfs_volatile.core.pages import PageSpan
+from vfs_volatile.core.ranges import RangeMap, VolatileRange
 
 PAGES = 12
 

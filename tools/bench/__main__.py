@@ -21,6 +21,9 @@ from tools.bench.figures import Figures
 
 Say = Callable[[str], None]
 
+_LEAST_WIDTH = 110
+"""Columns of the widest table."""
+
 
 def main() -> None:
     """Exit 1 with a line that says why if the machine cannot run it; slowness is no failure."""
@@ -33,7 +36,7 @@ def main() -> None:
     # A SIGTERM unwinds like Ctrl-C: everything is unmounted.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     machine = _machine()
-    console = Console()
+    console = Console(width=max(_LEAST_WIDTH, shutil.get_terminal_size().columns))
     console.print(", ".join(f"{name} {value}" for name, value in machine.items()), highlight=False)
     started = time.monotonic()
     found = _measure_all(options.quick, _progress(started))

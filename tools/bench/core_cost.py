@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-from tools.bench.figures import Figures
+from tools.bench.figures import Figures, short
 from tools.bench.population import Built, Scenario, serve
 
 _ROUNDS = 40
 _CALLS = 200
 """In a batch: few beside the thousand ranges of the smallest population."""
-_BUILD_SECONDS = 180
+_BUILD_SECONDS = 300
 _ANSWER_SECONDS = 60
 
 _LOOKING = "looking in vain"
@@ -57,12 +57,12 @@ def measure(quick: bool, say: Callable[[str], None]) -> list[Figures]:
     files = 10_000 if quick else 100_000
     most = sizes[-1]
     in_ranges = [
-        *(Scenario(f"{size:,} in a file", size) for size in sizes),
-        Scenario(f"{files:,} in {files:,} files", files, files),
-        Scenario(f"{most:,} in {files:,} files", most, files),
+        *(Scenario(f"{short(size)} in 1 file", size) for size in sizes),
+        Scenario(f"{short(files)} in {short(files)} files", files, files),
+        Scenario(f"{short(most)} in {short(files)} files", most, files),
     ]
-    half_purged = [Scenario(f"{size:,}", size, purged=True) for size in sizes]
-    in_runs = [Scenario(f"{size:,}", size, one_range=True) for size in sizes]
+    half_purged = [Scenario(short(size), size, purged=True) for size in sizes]
+    in_runs = [Scenario(short(size), size, one_range=True) for size in sizes]
     return [
         *_measure_ranges(in_ranges, say),
         _measure_calls("Core: one file, every other range purged, us per call", half_purged, say),
@@ -93,8 +93,8 @@ def _measure_ranges(scenarios: Sequence[Scenario], say: Callable[[str], None]) -
         )
         for child in children:
             name = child.scenario.name
+            pauses.add(_LOOKING, "ms", name, child.ask("blocked_choice") / 1000)
             for _ in range(3):
-                pauses.add(_LOOKING, "ms", name, child.ask("blocked_choice") / 1000)
                 pauses.add(_COLLECTION, "ms", name, child.ask("full_collection") / 1000)
     finally:
         for child in children:

@@ -25,7 +25,7 @@ class Spread(NamedTuple):
     """Upper quartile; the greatest if there are fewer than four."""
     worst: float
     """The greatest, or the least where more is better."""
-    count: int
+    times: int
 
 
 def spread(values: Sequence[float], *, more_is_better: bool = False) -> Spread:
@@ -97,7 +97,7 @@ class Figures:
             table.add_row(row.operation, row.unit, *cells, *([_ratio(row)] if self.ratio else []))
         console.print(table)
         for note in self.notes:
-            console.print(f"  {note}", style="dim", highlight=False)
+            console.print(f"  {note}", style="dim", highlight=False, soft_wrap=True)
         console.print()
 
     def as_json(self) -> dict[str, object]:
@@ -117,10 +117,15 @@ class Figures:
         }
 
 
+def short(number: int) -> str:
+    """``number`` as a column's head names it: 1 k, 100 k, 1 M."""
+    return f"{number // 1_000_000} M" if number >= 1_000_000 else f"{number // 1000} k"
+
+
 def _cell(found: Spread | None) -> str:
     if found is None:
         return ""
-    if found.count == 1:
+    if found.times == 1:
         return _number(found.median)
     return f"{_number(found.median)}\n[dim]{_number(found.low)}..{_number(found.high)}[/dim]"
 

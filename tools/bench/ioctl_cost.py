@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from tools.bench.figures import Figures
+from tools.bench.figures import Figures, short
 from tools.bench.mounts import VolatileMount, volatile_mount
 from tools.bench.population import resident_bytes
 from vfs_volatile import VRANGE_NONVOLATILE, VRANGE_VOLATILE, fvrange
@@ -23,7 +23,7 @@ _OPEN_FILES = 400
 """Of the many: as many as an ordinary limit on descriptors leaves room for."""
 _RANGES_PER_XATTR = 2500
 """Of up to 22 characters each: an attribute holds 64 KiB."""
-_LIMIT_SECONDS = 300.0
+_LIMIT_SECONDS = 600.0
 
 Place = tuple[int, int]
 """Descriptor and page."""
@@ -59,7 +59,7 @@ def measure(work: Path, quick: bool, say: Callable[[str], None]) -> list[Figures
         memory = Figures("Mount: memory of the daemon, bytes", ["each"])
         populations = []
         for size in sizes:
-            name = f"{size:,} in a file"
+            name = f"{short(size)} in 1 file"
             populations.append(_one_file(mount, size, name, opened, say))
         populations.append(_many_files(mount, files, memory, opened, say))
         expected = PAGE_SIZE * (sum(sizes) + files)
@@ -129,7 +129,7 @@ def _many_files(
     )
     chosen = random.Random(1).sample(range(files), _OPEN_FILES)
     fds = [_open(mount.path / f"f{number}", opened) for number in chosen]
-    return _Marked(f"{files:,} in {files:,} files", 1, fds)
+    return _Marked(f"{short(files)} in {short(files)} files", 1, fds)
 
 
 def _open(path: Path, opened: ExitStack) -> int:

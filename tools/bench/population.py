@@ -20,7 +20,7 @@ from typing import NamedTuple
 from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import LAST_PAGE
-from vfs_volatile.core.ranges import PageSpan
+from vfs_volatile.core.pages import PageSpan
 from vfs_volatile.core.reclaim import choose
 from vfs_volatile.units import PAGE_SIZE
 
@@ -94,7 +94,7 @@ class Population:
         taken = [self._place(number) for number in chosen]
         costs = {
             "NEXT": _cost(partial(space.next_run, page * PAGE_SIZE) for space, page in taken),
-            "choose a victim": _cost(partial(choose, self._memory, 1, {}) for _ in taken),
+            "choose a victim": _cost(partial(choose, self._memory.queue, 1, {}) for _ in taken),
         }
         if self._scenario.one_range:
             return costs
@@ -111,7 +111,7 @@ class Population:
     def blocked_choice(self) -> float:
         """Microseconds to find that there is no victim, all files being mapped private."""
         barred = {space.ino: [PageSpan(0, LAST_PAGE)] for space in self._spaces}
-        return _cost([partial(choose, self._memory, 1, barred)])
+        return _cost([partial(choose, self._memory.queue, 1, barred)])
 
     def full_collection(self) -> float:
         """Microseconds of a full round of the garbage collector."""

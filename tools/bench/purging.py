@@ -39,14 +39,14 @@ def measure(work: Path, quick: bool, say: Callable[[str], None]) -> list[Figures
 
 
 def _speed(work: Path, scale: _Scale, say: Callable[[str], None]) -> Figures:
-    cases = {"no look at mappings": "keep", "a look at all processes": "block"}
+    cases = {"no look at mappings": "keep", "looks at mappings": "block"}
     figures = Figures(
         f"Purging: an open file of {scale.mib} MiB, all in the page cache too",
         list(cases),
         notes=[
-            f"Median of {scale.repetitions}. No look: --private=keep. A look: --private=block, with",
-            f"{_processes()} processes on the machine, once for a forced purge and once for each",
-            "32 MiB by budget. 'wait': the longest that another request took meanwhile.",
+            f"Median of {scale.repetitions}. No look: --private=keep. Looks: --private=block,",
+            "one for a forced purge, one for each batch by budget.",
+            "'wait': the longest that another request took meanwhile.",
         ],
     )
     for case, private in cases.items():
@@ -131,7 +131,3 @@ def _volatile_file(mount: VolatileMount, size: int, length: int) -> Iterator[int
         yield fd
     finally:
         os.close(fd)
-
-
-def _processes() -> int:
-    return sum(entry.isdigit() for entry in os.listdir("/proc"))

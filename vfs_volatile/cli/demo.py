@@ -25,7 +25,7 @@ def demo(
         typer.Option(
             parser=size,
             metavar="SIZE",
-            help="Budget of the mount. [default: a quarter of the size of the modules' sources]",
+            help="Budget of the mount. [default: an eighth of the size of the modules' sources]",
         ),
     ] = None,
     seed: Annotated[

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from sortedcontainers import SortedDict
 
-from vfs_volatile.core.ranges import VolatileRange
+from vfs_volatile.core.ranges import Order, VolatileRange
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.units import PAGE_SIZE
 
@@ -22,13 +22,17 @@ class PurgeQueue:
 
     def __init__(self) -> None:
         # INVARIANT: key == value.order. A range changes its first page only while it is out.
-        self._by_order: SortedDict[tuple[int, int, int], VolatileRange] = SortedDict()
+        self._by_order: SortedDict[Order, VolatileRange] = SortedDict()
 
     def __len__(self) -> int:
         return len(self._by_order)
 
     def __iter__(self) -> Iterator[VolatileRange]:
         return iter(self._by_order.values())
+
+    def from_order(self, order: Order | None) -> Iterator[VolatileRange]:
+        """The ranges from place ``order`` on, or all. Do not change meanwhile."""
+        return map(self._by_order.__getitem__, self._by_order.irange(order))
 
     def __contains__(self, entry: VolatileRange) -> bool:
         return entry.order in self._by_order

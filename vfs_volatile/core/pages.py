@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pyroaring import BitMap
 
-from vfs_volatile.core.ranges import PageSpan
 from vfs_volatile.units import PAGE_SIZE, pages_for
 
 LAST_PAGE = 1 << 32
 """One past the highest page of any file: page numbers are 32 bits, as in ext4."""
 MAX_BYTES = LAST_PAGE * PAGE_SIZE
 """No file is larger (EFBIG): 16 TiB with pages of 4 KiB."""
+
+
+class PageSpan(NamedTuple):
+    """Pages ``[first, end)`` of a file."""
+
+    first: int
+    end: int
+
+    def __bool__(self) -> bool:
+        return self.first < self.end
+
+    def clip(self, other: PageSpan) -> PageSpan:
+        """The part of this span that lies in ``other`` (empty and false if there is none)."""
+        return PageSpan(max(self.first, other.first), min(self.end, other.end))
+
+    def overlaps(self, other: PageSpan) -> bool:
+        return self.first < other.end and other.first < self.end
 
 
 class PageStore(Protocol):
@@ -75,15 +91,51 @@ def next_page(pages: BitMap, page: int) -> int | None:
         return None
 
 
+def last_page(pages: BitMap, page: int) -> int | None:
+    """The last of ``pages`` at or before ``page``; O(log distance)."""
+    low = beyond = page
+    step = 1
+    while (found := next_page(pages, low)) is None or found > page:
+        if low == 0:
+            return None
+        beyond = low
+        low = max(0, page - step)
+        step *= 4
+    # In pages: found. Not in pages: [beyond, page].
+    while beyond - found > 1:
+        middle = (found + beyond) // 2
+        later = next_page(pages, middle)
+        if later is None or later >= beyond:
+            beyond = middle
+        else:
+            found = later
+    return found
+
+
 def run_end(pages: BitMap, first: int) -> int:
     """The end of the run of consecutive ``pages`` that starts at ``first``; O(log run)."""
     step = 1
-    while first + step < LAST_PAGE and pages.range_cardinality(first, first + step) == step:
+    while first + step < LAST_PAGE and pages.contains_range(first, first + step):
         step *= 2
     inside, beyond = first, min(first + step, LAST_PAGE) + 1
     while beyond - inside > 1:
         middle = (inside + beyond) // 2
-        if pages.range_cardinality(first, middle) == middle - first:
+        if pages.contains_range(first, middle):
+            inside = middle
+        else:
+            beyond = middle
+    return inside
+
+
+def run_first(pages: BitMap, last: int) -> int:
+    """The start of the run of consecutive ``pages`` that ends with ``last``, one of them."""
+    step = 1
+    while step <= last and pages.contains_range(last - step, last):
+        step *= 2
+    inside, beyond = last, max(last - step, -1)
+    while inside - beyond > 1:
+        middle = (inside + beyond) // 2
+        if pages.contains_range(middle, last):
             inside = middle
         else:
             beyond = middle

@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from sortedcontainers import SortedDict
+from pyroaring import BitMap
 
 from vfs_volatile.abi.ioctls import PRIORITY_MASK, PRIORITY_SHIFT, VRANGE_PARTIAL
+from vfs_volatile.core.pages import PageSpan, last_page
 
 if TYPE_CHECKING:
     from vfs_volatile.core.address_space import AddressSpace
 
 
-class PageSpan(NamedTuple):
-    """Pages ``[first, end)`` of a file."""
-
-    first: int
-    end: int
-
-    def __bool__(self) -> bool:
-        return self.first < self.end
-
-    def clip(self, other: PageSpan) -> PageSpan:
-        """The part of this span that lies in ``other`` (empty and false if there is none)."""
-        return PageSpan(max(self.first, other.first), min(self.end, other.end))
-
-    def overlaps(self, other: PageSpan) -> bool:
-        return self.first < other.end and other.first < self.end
+Order = tuple[int, int, int]
+"""(priority, age, first page): the lowest is purged first."""
 
 
 class VolatileRange:
@@ -53,32 +41,38 @@ class VolatileRange:
         return bool(self.behavior & VRANGE_PARTIAL)
 
     @property
-    def order(self) -> tuple[int, int, int]:
+    def order(self) -> Order:
         """Its place in the order of purging: priority, then age of the mark."""
         return ((self.behavior & PRIORITY_MASK) >> PRIORITY_SHIFT, self.age, self.first)
 
 
 class RangeMap:
-    """Volatile ranges by first page. Every call costs O(log ranges) and what it touches."""
+    """Volatile ranges by first page.
 
-    __slots__ = ("_by_first",)
+    No call costs more for there being many: the set of first pages is compressed, so a search in
+    it stays within a few cache lines, where a sorted list of a million misses at each step.
+    """
+
+    __slots__ = ("_by_first", "_firsts")
 
     def __init__(self) -> None:
         # INVARIANT: key == value.first; values are non-empty and do not overlap.
-        self._by_first: SortedDict[int, VolatileRange] = SortedDict()
+        self._by_first: dict[int, VolatileRange] = {}
+        # INVARIANT: the keys of _by_first.
+        self._firsts = BitMap()
 
     def __len__(self) -> int:
         return len(self._by_first)
 
     def __iter__(self) -> Iterator[VolatileRange]:
-        return iter(self._by_first.values())
+        return map(self._by_first.__getitem__, self._firsts)
 
     def from_page(self, page: int) -> Iterator[VolatileRange]:
         """The range that holds ``page``, if one does, and all after it. Do not change meanwhile."""
-        index = self._by_first.bisect_right(page) - 1
-        if index >= 0 and self._by_first.peekitem(index)[1].end > page:
-            page = self._by_first.keys()[index]
-        for first in self._by_first.irange(page):
+        before = last_page(self._firsts, page)
+        if before is not None and self._by_first[before].end > page:
+            page = before
+        for first in self._firsts.iter_equal_or_larger(page):
             yield self._by_first[first]
 
     def overlapping(self, span: PageSpan) -> Iterator[VolatileRange]:
@@ -103,15 +97,19 @@ class RangeMap:
     def add(self, new: VolatileRange) -> None:
         """Add a range that overlaps none."""
         self._by_first[new.first] = new
+        self._firsts.add(new.first)
 
     def remove(self, old: VolatileRange) -> None:
         """Remove a range that is here. Raises KeyError if it is not."""
         del self._by_first[old.first]
+        self._firsts.remove(old.first)
 
     def check(self) -> None:
         """Raise AssertionError if an invariant does not hold."""
+        assert self._firsts == BitMap(self._by_first), "the set of first pages is wrong"
         end = 0
-        for first, found in self._by_first.items():
+        for first in self._firsts:
+            found = self._by_first[first]
             assert first == found.first >= end, "ranges overlap or are filed under a wrong page"
             assert found.first < found.end, "empty range"
             end = found.end

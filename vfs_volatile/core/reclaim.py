@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
 from pyroaring import BitMap
 
 from vfs_volatile.core.memory import Memory
-from vfs_volatile.core.pages import count, page_set, runs
-from vfs_volatile.core.ranges import PageSpan, VolatileRange
+from vfs_volatile.core.pages import PageSpan, count, page_set, runs
+from vfs_volatile.core.ranges import Order, VolatileRange
+
+_SLICE = 1000
+"""Ranges looked at in one go: a millisecond or two."""
 
 Barred = Mapping[int, Sequence[PageSpan]]
 """Inode -> pages that may not be purged (their private mappers forbid it)."""
@@ -38,13 +41,41 @@ def without(pages: BitMap, spans: Sequence[PageSpan]) -> BitMap:
     return left
 
 
-def choose(memory: Memory, need: int, barred: Barred) -> list[Victim]:
-    """The victims that free ``need`` pages, in the order of purging; fewer if there are no more.
+class Round:
+    """One pass over the purge queue, from its head on; in slices, so that none takes long.
+
+    What was passed over because it is barred is not looked at again in this round, however many
+    ranges that are.
+    """
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._reached: Order | None = None
+        self.barred: dict[int, list[PageSpan]] = {}
+        """What the looks of this round found."""
+        self.finished = False
+        """Has it come to the end of the queue?"""
+
+    def choose(self, need: int) -> list[Victim]:
+        """Victims of the next slice that free up to ``need`` pages; perhaps none, see finished."""
+        entries = list(islice(self._memory.queue.from_order(self._reached), _SLICE))
+        victims = choose(entries, need, self.barred)
+        if sum(victim.resident for victim in victims) >= need:
+            self._reached = victims[-1].entry.order
+        elif len(entries) == _SLICE:
+            self._reached = entries[-1].order
+        else:
+            self.finished = True
+        return victims
+
+
+def choose(entries: Iterable[VolatileRange], need: int, barred: Barred) -> list[Victim]:
+    """The victims among ``entries`` that free ``need`` pages, in their order; fewer if no more.
 
     A FULL range goes whole or not at all; of a PARTIAL one only what is needed, lowest first.
     """
     victims = []
-    for entry in memory.queue:
+    for entry in entries:
         if need <= 0:
             break
         victim = _victim(entry, need, barred.get(entry.space.ino, ()))

@@ -12,7 +12,7 @@ from vfs_volatile.fs.purges import Purges
 
 log = logging.getLogger(__name__)
 
-_RETRY_SECONDS = 0.5
+_RETRY_SECONDS = 0.5  # and at least ten times what the last round took
 """What blocks a purge may end without a word to us: munmap(2) and exit(2) of a private mapper."""
 _PAUSE_SECONDS = 0.05
 """Between two rounds that found nothing: each may cost a look at all processes."""
@@ -31,13 +31,15 @@ class Purger:
     async def run(self, memory: Memory, purges: Purges) -> None:
         """Run until cancelled."""
         while True:
+            started = trio.current_time()
             try:
                 await purges.reclaim(lambda: memory.excess)
             except Exception:  # a bug here must not take the files of the mount with it
                 log.exception("purging failed")
             blocked = memory.excess > 0 and len(memory.queue) > 0
+            took = trio.current_time() - started
             if blocked:
-                await trio.sleep(_PAUSE_SECONDS)
+                await trio.sleep(max(_PAUSE_SECONDS, took))
             self._pressure = trio.Event()
-            with trio.move_on_after(_RETRY_SECONDS if blocked else math.inf):
+            with trio.move_on_after(max(_RETRY_SECONDS, 10 * took) if blocked else math.inf):
                 await self._pressure.wait()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from vfs_volatile.demo.modules import run_module
+from vfs_volatile.demo.modules import how_it_ended, run_module
 from vfs_volatile.demo.mounting import TemporaryMount
 from vfs_volatile.demo.tally import Tally
 from vfs_volatile.errors import UserError
@@ -58,15 +58,13 @@ class Worker:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
 
-    def how_it_ended(self) -> str:
-        """In words; empty if all went well."""
+    def problem(self) -> str:
+        """How it ended and what it said, if that was not well."""
         code = self.process.wait(_END_SECONDS)
         if code == 0:
             return ""
-        if code < 0:
-            return f"died of {signal.Signals(-code).name}"
         said = [line for line in self.log.read_text(errors="replace").split("\n") if line.strip()]
-        return f"failed ({said[-1].strip() if said else f'exit code {code}'})"
+        return how_it_ended(code) + (f" ({said[-1].strip()})" if said else "")
 
 
 class Crew:
@@ -134,9 +132,9 @@ class Crew:
             worker = talking[output]
             for line in worker.lines():
                 self.tally.add(line)
-            if worker.ended and (how := worker.how_it_ended()):
+            if worker.ended and (problem := worker.problem()):
                 self._mount.check(_GRACE_SECONDS)  # the likely cause
                 raise UserError(
-                    f"worker '{worker.name}' {how}; run the demo again, and report it if it"
+                    f"worker '{worker.name}' {problem}; run the demo again, and report it if it"
                     " happens again"
                 )

@@ -1,8 +1,9 @@
-"""Running a module of this package as a process of its own."""
+"""Modules of this package as processes of their own: how they start, how they ended."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -30,6 +31,11 @@ def run_module(
         start_new_session=True,  # Ctrl-C is for us: we end it
         preexec_fn=preexec_fn,
     )
+
+
+def how_it_ended(code: int) -> str:
+    """An exit code, or minus a signal, in words."""
+    return f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
 
 def _environment() -> dict[str, str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from vfs_volatile.demo.leash import end_with_parent
-from vfs_volatile.demo.modules import run_module
+from vfs_volatile.demo.modules import how_it_ended, run_module
 from vfs_volatile.errors import UserError
 from vfs_volatile.mountinfo import find_mount
 
@@ -63,7 +63,7 @@ class TemporaryMount:
         with contextlib.suppress(subprocess.TimeoutExpired):
             code = self._daemon.wait(grace)
             raise UserError(
-                f"the daemon of the mount has ended with {code} ({self._last_words()});"
+                f"the daemon of the mount {how_it_ended(code)} ({self._last_words()});"
                 " run the demo again, and report it if it happens again"
             )
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from vfs_volatile.errors import UserError
 from vfs_volatile.units import PAGE_SIZE
 
-BUDGET_SHARE = 4
+BUDGET_SHARE = 8
 """The default budget is the size of the sources over this. What is compiled from them takes about
-1.6 times their size, so that the cache is some six times the budget."""
+1.6 times their size: the cache is some twelve times the budget, and large enough on a slow machine
+that gets through a fifth of the modules."""
 HELD_SHARE = 3
 """Held entries take at most the budget over this: the purger must be able to reach the budget."""
 MAX_HELD = 16

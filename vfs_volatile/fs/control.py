@@ -122,7 +122,7 @@ class Control:
         if name == xattrs.VOLATILE:
             await self._purges.unmark([(space, (0, 0))], record_lost=True)
         elif name == xattrs.LOST:
-            space.lost.clear()
+            space.acknowledge_lost()
         elif name == xattrs.PURGED:
             raise SyscallError(errno.EPERM)
         else:

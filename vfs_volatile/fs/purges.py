@@ -22,11 +22,11 @@ from typing import NamedTuple
 
 import trio
 
-from vfs_volatile.core.address_space import AddressSpace, ByteSpan, Drain
+from vfs_volatile.core.address_space import AddressSpace, ByteSpan
 from vfs_volatile.core.memory import Memory
-from vfs_volatile.core.pages import page_set, pages_touched, runs
-from vfs_volatile.core.ranges import PageSpan
-from vfs_volatile.core.reclaim import Victim, choose, still_allowed, without
+from vfs_volatile.core.pages import PageSpan, page_set, runs
+from vfs_volatile.core.reclaim import Round, Victim, still_allowed, without
+from vfs_volatile.core.volatility import Drain
 from vfs_volatile.fs.inode import Inode
 from vfs_volatile.processes.mappings import MappingScanner, PrivateMappings
 from vfs_volatile.units import PAGE_SIZE
@@ -96,8 +96,8 @@ class Purges:
 
     async def reclaim(self, need: Callable[[], int]) -> None:
         """Purge in order until ``need()`` pages is 0 or less, or nothing may be purged."""
-        barred: dict[int, list[PageSpan]] = {}
-        while drains := await self._begin_batch(need(), barred):
+        this = Round(self._memory)
+        while drains := await self._begin_batch(need(), this):
             await self._finish(drains)
 
     async def make_room(self, pages: int) -> None:
@@ -109,8 +109,8 @@ class Purges:
         """
         with trio.move_on_after(_ROOM_SECONDS):
             async with self._making_room:
-                barred: dict[int, list[PageSpan]] = {}
-                while drains := await self._begin_batch(self._memory.shortage(pages), barred):
+                this = Round(self._memory)
+                while drains := await self._begin_batch(self._memory.shortage(pages), this):
                     trio.lowlevel.spawn_system_task(self._finish, drains)
 
     async def unmark(self, parts: list[Part], *, record_lost: bool = False) -> int:
@@ -124,8 +124,7 @@ class Purges:
         if any(pages for _, pages in zeroed):
             newest = self._memory.newest_age
             await self._finish([space.begin_purge(runs(pages), newest) for space, pages in zeroed])
-        touched = [(space, pages_touched(*space.clip(*span))) for space, span in parts]
-        while any(space.draining(pages) for space, pages in touched):
+        while any(space.draining(space.touched(*span)) for space, span in parts):
             await self._drain_ended.wait()
         return sum(space.unmark(*span, record_lost=record_lost) for space, span in parts)
 
@@ -141,16 +140,16 @@ class Purges:
 
     # ---- helpers ----
 
-    async def _begin_batch(self, need: int, barred: dict[int, list[PageSpan]]) -> list[Drain]:
-        """Begin to purge about ``need`` pages; nothing if need is 0 or nothing may be purged.
-
-        ``barred``: what earlier batches of the same round found mapped private; added to here.
-        """
-        batch = choose(self._memory, min(need, _BATCH_PAGES), barred)
+    async def _begin_batch(self, need: int, this: Round) -> list[Drain]:
+        """Begin to purge about ``need`` pages; nothing if need is 0 or the round is at its end."""
+        batch: list[Victim] = []
+        while need > 0 and not batch and not this.finished:
+            batch = this.choose(min(need, _BATCH_PAGES))
+            await trio.lowlevel.checkpoint()
         inodes = {victim.entry.space.ino for victim in batch}
         private = await self._private(inodes)
-        barred.update((ino, private.of(ino)) for ino in inodes)
-        return [self._begin(victim, barred) for victim in batch]
+        this.barred.update((ino, private.of(ino)) for ino in inodes)
+        return [self._begin(victim, this.barred) for victim in batch]
 
     async def _private(self, inodes: Iterable[int]) -> PrivateMappings:
         """The private mappings of those files that existed when this was called."""

@@ -32,6 +32,9 @@ static void on_init(void *userdata, struct fuse_conn_info *conn)
 	wrapped.init(userdata, conn);
 	/* With these the kernel leaves clearing of set-id bits to us; without, it does as on tmpfs. */
 	conn->want &= ~(unsigned)(FUSE_CAP_HANDLE_KILLPRIV | FUSE_CAP_ATOMIC_O_TRUNC);
+	/* Nobody but the kernel changes data: a new mtime or size must not empty its page cache. */
+	conn->want &= ~(unsigned)FUSE_CAP_AUTO_INVAL_DATA;
+	conn->want |= conn->capable & FUSE_CAP_EXPLICIT_INVAL_DATA;
 }
 
 static void on_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg,

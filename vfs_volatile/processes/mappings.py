@@ -11,8 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from vfs_volatile.core.pages import LAST_PAGE
-from vfs_volatile.core.ranges import PageSpan
+from vfs_volatile.core.pages import LAST_PAGE, PageSpan
 from vfs_volatile.processes.maps import OwnMount, parse_maps, read_maps
 from vfs_volatile.processes.openers import Openers
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from vfs_volatile.core.ranges import PageSpan
+from vfs_volatile.core.pages import PageSpan
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.mountinfo import find_mount
 from vfs_volatile.units import PAGE_SIZE

@@ -1,0 +1,213 @@
+"""Which pages of one file are volatile, which are purged, and which purges are under way.
+
+The state behind :mod:`~vfs_volatile.core.address_space`, in pages; no data, no bytes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pyroaring import BitMap
+
+from vfs_volatile.abi.ioctls import STATE_PURGED, STATE_VOLATILE, VRANGE_SIGBUS, VRANGE_ZERO
+from vfs_volatile.core.memory import Memory
+from vfs_volatile.core.pages import (
+    LAST_PAGE,
+    PageSpan,
+    count,
+    last_page,
+    next_page,
+    page_set,
+    run_end,
+    run_first,
+)
+from vfs_volatile.core.ranges import RangeMap, VolatileRange
+
+if TYPE_CHECKING:
+    from vfs_volatile.core.address_space import AddressSpace
+
+
+class Drain:
+    """A purge under way: its data is dropped here, the kernel's copy perhaps not yet."""
+
+    __slots__ = ("pages", "space")
+
+    def __init__(self, space: AddressSpace) -> None:
+        self.space = space
+        self.pages = BitMap()
+        """Pages whose write-back would be stale."""
+
+
+class Volatility:
+    """The volatile ranges of one file and the purged pages in them."""
+
+    __slots__ = ("_memory", "_resident", "_space", "drains", "lost", "purged", "ranges")
+
+    def __init__(self, space: AddressSpace, memory: Memory, resident: BitMap) -> None:
+        # -- dependencies --
+        self._space = space
+        self._memory = memory
+        self._resident = resident
+        """The pages with data; its owner tells when it changes: added(), dropped()."""
+        # -- mutable --
+        # INVARIANT: ends at or before the page that holds the end of file.
+        self.ranges = RangeMap()
+        # INVARIANT: every purged page is volatile. It is not resident either, unless touching it
+        # reads zeros: then it may hold what was written since, which does not make it intact.
+        self.purged = BitMap()
+        # Pages that an unmark by xattr found purged and nobody has rewritten or truncated.
+        # INVARIANT: below the end of file.
+        self.lost = BitMap()
+        # INVARIANT: every draining page is volatile.
+        self.drains: list[Drain] = []
+
+    # ---- what is ----
+
+    def reads_zero(self, entry: VolatileRange) -> bool:
+        """Do its purged pages read as zeros, or is touching them an error?"""
+        if entry.behavior & (VRANGE_ZERO | VRANGE_SIGBUS):
+            return bool(entry.behavior & VRANGE_ZERO)
+        return self._memory.zero_by_default
+
+    def first_denied(self, span: PageSpan) -> int | None:
+        """The first page of ``span`` whose touch is an error."""
+        if not self.purged or not count(self.purged, span):
+            return None
+        for entry in self.ranges.overlapping(span):
+            if not self.reads_zero(entry):
+                piece = entry.span.clip(span)
+                page = next_page(self.purged, piece.first)
+                if page is not None and page < piece.end:
+                    return page
+        return None
+
+    def denied(self, page: int) -> bool:
+        """Is touching ``page`` an error?"""
+        return self.first_denied(PageSpan(page, page + 1)) is not None
+
+    def purged_reading_zero(self, span: PageSpan) -> BitMap:
+        """The purged pages of ``span`` whose touch is no error."""
+        pages = BitMap()
+        if self.purged:
+            for entry in self.ranges.overlapping(span):
+                if self.reads_zero(entry):
+                    pages |= self.purged & page_set(entry.span.clip(span))
+        return pages
+
+    def run_from(self, page: int) -> tuple[PageSpan, int, int] | None:
+        """The first run that ends after ``page``, its behavior and state: one range, one state."""
+        for entry in self.ranges.from_page(page):
+            span = self._run_in(entry.span, max(page, entry.first))
+            state = STATE_PURGED if span.first in self.purged else STATE_VOLATILE
+            return span, entry.behavior, state
+        return None
+
+    def draining(self, span: PageSpan) -> bool:
+        """Is a purge under way on one of these pages?"""
+        return any(count(drain.pages, span) for drain in self.drains)
+
+    # ---- what changes; each keeps counts and queue right ----
+
+    def mark(self, span: PageSpan, behavior: int) -> None:
+        """Make the pages of ``span`` volatile that are not."""
+        gaps = list(self.ranges.gaps(span))
+        if gaps:
+            age = self._memory.next_age()
+            for gap in gaps:
+                self._add(VolatileRange(self._space, *gap, behavior, age))
+                self._memory.volatile += gap.end - gap.first
+
+    def unmark(self, span: PageSpan) -> None:
+        """Cut ``span`` out of the ranges; what is left of them keeps its age and behavior."""
+        self.forget_purged(span)
+        for old in list(self.ranges.overlapping(span)):
+            self._memory.queue.discard(old)
+            self.ranges.remove(old)
+            cut = old.span.clip(span)
+            self._memory.volatile -= cut.end - cut.first
+            for left in (PageSpan(old.first, cut.first), PageSpan(cut.end, old.end)):
+                if left:
+                    self._add(VolatileRange(self._space, *left, old.behavior, old.age))
+        self._leave_drains(span)
+
+    def truncate(self, first: int) -> None:
+        """Forget everything about the pages from ``first`` on."""
+        beyond = PageSpan(first, LAST_PAGE)
+        self.unmark(beyond)
+        self.lost.remove_range(*beyond)
+
+    def rewritten(self, span: PageSpan) -> None:
+        """These pages were stored whole: neither purged, nor lost, nor stale if written back."""
+        self.zeroed(span)
+        self._leave_drains(span)
+
+    def zeroed(self, span: PageSpan) -> None:
+        """These pages were made zero on purpose: neither purged nor lost."""
+        self.forget_purged(span)
+        if self.lost and span:
+            self.lost.remove_range(*span)
+
+    def added(self, span: PageSpan) -> None:
+        """Pages of ``span`` became resident."""
+        for entry in self.ranges.overlapping(span):
+            self._memory.enqueue(entry)
+
+    def dropped(self, span: PageSpan) -> None:
+        """Pages of ``span`` are no longer resident."""
+        for entry in self.ranges.overlapping(span):
+            if not count(self._resident, entry.span):
+                self._memory.queue.discard(entry)
+
+    def set_purged(self, pages: BitMap) -> None:
+        """``pages``, all volatile, lose their data."""
+        new = len(pages - self.purged)
+        self.purged |= pages
+        self._memory.purged += new
+        self._memory.purged_ever += new
+
+    def forget_purged(self, span: PageSpan) -> None:
+        """Nobody needs to be told any more that pages of ``span`` were purged."""
+        forgotten = count(self.purged, span)
+        if forgotten:
+            self.purged.remove_range(*span)
+            self._memory.purged -= forgotten
+
+    def check(self, file_pages: BitMap) -> None:
+        """Raise AssertionError if an invariant does not hold."""
+        self.ranges.check()
+        volatile = BitMap()
+        for entry in self.ranges:
+            volatile |= page_set(entry.span)
+            has_resident = count(self._resident, entry.span) > 0
+            assert (entry in self._memory.queue) == has_resident, "queue and residency differ"
+            if not self.reads_zero(entry):
+                denied = self.purged & page_set(entry.span)
+                assert denied.isdisjoint(self._resident), "a purged page holds data"
+        assert volatile <= file_pages, "volatile beyond the end of file"
+        assert self.lost <= file_pages, "lost beyond the end of file"
+        assert self.purged <= volatile, "purged but not volatile"
+        for drain in self.drains:
+            assert drain.pages <= volatile, "draining but not volatile"
+
+    # ---- helpers ----
+
+    def _add(self, new: VolatileRange) -> None:
+        self.ranges.add(new)
+        if count(self._resident, new.span):
+            self._memory.enqueue(new)
+
+    def _leave_drains(self, span: PageSpan) -> None:
+        for drain in self.drains:
+            if span:
+                drain.pages.remove_range(*span)
+
+    def _run_in(self, span: PageSpan, page: int) -> PageSpan:
+        """The maximal run of pages around ``page``, within ``span``, in one state."""
+        if page in self.purged:
+            run = PageSpan(run_first(self.purged, page), run_end(self.purged, page))
+        else:
+            before, after = last_page(self.purged, page), next_page(self.purged, page)
+            run = PageSpan(
+                0 if before is None else before + 1, LAST_PAGE if after is None else after
+            )
+        return run.clip(span)
