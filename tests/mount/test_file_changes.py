@@ -170,6 +170,16 @@ def test_seek_agrees_on_sparse_files(fs: Mount) -> None:
     assert extents(file) == ".D......"
 
 
+def test_seek_knows_of_pages_that_are_dirty_in_the_kernel_only(fs: Mount) -> None:
+    file = fs.open("sparse")
+    os.ftruncate(file.fd, 8 * PAGE)
+    file.mark()
+    assert fs.actor(file).map("shared").stores("z", [1, 5]) == "ww"
+    assert extents(file) == ".D...D.."
+    file.purge(*pages(1))
+    assert extents(file) == ".....D.."
+
+
 def test_purging_gives_blocks_back(file: VFile) -> None:
     before = os.fstat(file.fd).st_blocks
     assert before == 6 * PAGE // 512

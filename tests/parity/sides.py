@@ -18,6 +18,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.support.waiting import eventually
+
 Scene = Callable[[Path], Iterable[object]]
 
 USER = 12345
@@ -108,6 +110,11 @@ def look(path: Path | int) -> tuple[object, ...]:
         stat.filemode(found.st_mode), found.st_nlink, found.st_uid, found.st_gid, found.st_size,
         found.st_blocks, found.st_blksize, found.st_rdev,
     )  # fmt: skip
+
+
+def is_empty(here: Path) -> bool:
+    """Wait until all space is free: what was deleted gives it back a moment later."""
+    return eventually(lambda: (found := os.statvfs(here)).f_bfree == found.f_blocks)
 
 
 def as_user(scene: Scene, at: Path, uid: int = USER, gid: int = USER) -> list[Any]:

@@ -11,7 +11,17 @@ from itertools import product
 from pathlib import Path
 
 from tests.parity.calls import raw_getxattr, raw_listxattr
-from tests.parity.sides import USER, as_user, attempt, in_child, made, on_both, opened, try_open
+from tests.parity.sides import (
+    USER,
+    as_user,
+    attempt,
+    in_child,
+    is_empty,
+    made,
+    on_both,
+    opened,
+    try_open,
+)
 
 F_GETLEASE, F_SETLEASE = 1025, 1024
 F_OFD_GETLK, F_OFD_SETLK = 36, 37
@@ -147,6 +157,7 @@ def test_space_is_counted(here: Path) -> Iterator[object]:
         now = os.statvfs(here)
         return [start.f_bfree - now.f_bfree, start.f_ffree - now.f_ffree, now.f_flag & ~4096]
 
+    yield is_empty(here)
     start = os.statvfs(here)
     yield start.f_blocks, start.f_bsize, start.f_frsize, start.f_namemax
     for name in ("one", "two"):
@@ -164,4 +175,5 @@ def test_space_is_counted(here: Path) -> Iterator[object]:
         yield used()
         os.ftruncate(fd, 1 << 40)
         yield used()
-    yield used(), as_user(lambda at: [try_open(at, os.O_RDONLY)], here, USER)
+    os.unlink(here / "two")
+    yield is_empty(here), as_user(lambda at: [try_open(at, os.O_RDONLY)], here, USER)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
-from tests.parity.sides import attempt, in_child, look, made, on_both, opened
+from tests.parity.sides import attempt, in_child, is_empty, look, made, on_both, opened
 from tests.support.files import fallocate
 
 PAGE = 4096
@@ -280,7 +280,7 @@ def test_full(here: Path) -> Iterator[object]:
         found = os.statvfs(here)
         return [found.f_blocks, found.f_bfree, found.f_bavail]
 
-    yield free()
+    yield is_empty(here), free()
     total = os.statvfs(here).f_bfree
     with opened(here / "most") as most, opened(here / "rest") as fd:
         fallocate(most, 0, 0, (total - 3) * PAGE)
@@ -297,4 +297,4 @@ def test_full(here: Path) -> Iterator[object]:
         os.unlink(here / "most")
         yield "still open", free()
     os.truncate(here / "rest", 0)
-    yield free()
+    yield is_empty(here)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import faulthandler
 import ctypes
+import faulthandler
 import fcntl
 import mmap
 import os
@@ -27,7 +27,7 @@ from tests.parity.calls import (
     statx_mask,
     userfaultfd_takes,
 )
-from tests.parity.sides import Sides, as_user, attempt, in_child, made, opened, try_open
+from tests.parity.sides import Sides, as_user, attempt, in_child, is_empty, made, opened, try_open
 from tests.parity.test_permissions import OTHER, owned
 from tests.support.files import FALLOC_FL_ZERO_RANGE, fallocate
 from tests.support.mount import MountFactory
@@ -169,6 +169,15 @@ def test_set_group_id_without_execution(here: Path) -> object:
     return stat.filemode(os.stat(path).st_mode)
 
 
+@limit("space of deleted files", ours=True, tmpfs=True)
+def test_deleted_files_give_their_space_back(here: Path) -> object:
+    """How soon cannot be proved, only that it comes."""
+    with opened(here / "file") as fd:
+        fallocate(fd, 0, 0, 100 * PAGE)
+        os.unlink(here / "file")
+    return is_empty(here)
+
+
 @limit("truncating and the page cache", ours=(4, 0), tmpfs=(4, 4))
 def test_truncating_empties_the_page_cache(here: Path) -> object:
     with opened(here / "file") as fd:
@@ -300,6 +309,7 @@ def test_storing_beyond_the_end(here: Path) -> object:
 
 @limit("a store when the mount is full", ours=("stored", "ENOSPC"), tmpfs=("SIGBUS", None))
 def test_storing_on_a_full_mount(here: Path) -> object:
+    assert is_empty(here)
     with opened(here / "most") as most, opened(here / "file") as fd:
         fallocate(most, 0, 0, os.statvfs(here).f_bfree * PAGE)
         os.ftruncate(fd, PAGE)

@@ -6,6 +6,7 @@ import hashlib
 import mmap
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -56,6 +57,9 @@ class Replica:
 
     def open(self, slot: int, name: str, flags: int) -> str:
         fd = os.open(self.root / name, os.O_RDWR | flags, 0o644)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            return "not a regular file"
         self.close(slot)
         self.slots[slot] = fd
         return "ok"

@@ -24,16 +24,20 @@ from hypothesis.stateful import (
     rule,
 )
 
-from tests.support.model import ModelError, ModelFile, ModelMemory
+from tests.property.strategies import (
+    FILES,
+    MAX_PAGES,
+    behaviors,
+    borders,
+    extents,
+    files,
+    page_spans,
+    some_bytes,
+)
+from tests.support.model import ModelFile
+from tests.support.model_memory import ModelError, ModelMemory
 from tests.support.stores import FakeStore
 from tests.support.witness import Witness, pages_of
-from vfs_volatile.abi.ioctls import (
-    VRANGE_FULL,
-    VRANGE_PARTIAL,
-    VRANGE_SIGBUS,
-    VRANGE_ZERO,
-    vrange_priority,
-)
 from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import PageSpan, PageStore, runs
@@ -44,32 +48,6 @@ from vfs_volatile.store import arena
 from vfs_volatile.units import PAGE_SIZE
 
 T = TypeVar("T")
-
-MAX_PAGES = 4
-FILES = 2
-
-files = st.integers(0, FILES - 1)
-pages = st.integers(0, MAX_PAGES)
-borders = st.sampled_from(
-    [
-        *(page * PAGE_SIZE for page in range(MAX_PAGES + 1) for _ in range(3)),
-        *(page * PAGE_SIZE - 1 for page in range(1, MAX_PAGES + 1)),
-        *(page * PAGE_SIZE + 1 for page in range(MAX_PAGES)),
-    ]
-)
-"""Bytes: borders of pages and, not as often, their neighbours."""
-extents = st.tuples(borders, borders).map(lambda ends: (min(ends), abs(ends[1] - ends[0])))
-"""(start, length) in bytes; for a range, length 0 means to the end of file."""
-some_bytes = extents.filter(lambda extent: extent[1] > 0)
-behaviors = st.sampled_from(
-    [
-        how | touch | vrange_priority(priority)
-        for priority in (0, 0, 1, 7)
-        for touch in (0, VRANGE_ZERO, VRANGE_SIGBUS)
-        for how in (VRANGE_FULL, VRANGE_PARTIAL)
-    ]
-)
-page_spans = st.tuples(pages, pages).filter(lambda ends: ends[0] < ends[1]).map(PageSpan._make)
 
 
 def outcome(call: Callable[[], T]) -> T | str:

@@ -62,6 +62,19 @@ def test_a_write_back_may_exceed_the_size_while_something_can_give_way() -> None
     file.check()
 
 
+def test_zeroing_above_the_size_needs_no_more_room() -> None:
+    file = File(2, size=2)
+    file.truncate(4 * P)
+    file.mark(0, P, 0)
+    file.write_back(2 * P, b"y" * P)
+    file.zero_range(0, 2 * P, keep_size=True)
+    assert file.read(0, 3 * P) == 2 * ZEROS + b"y" * P
+    assert file.memory.resident == 3
+    fails(errno.ENOSPC, file.zero_range, P, 3 * P, keep_size=True)
+    assert file.read(2 * P, P) == b"y" * P
+    file.check()
+
+
 def test_no_file_is_larger_than_its_pages_can_be_numbered(file: File) -> None:
     end = MAX_BYTES
     for size in (end + 1, 1 << 62, 1 << 63):

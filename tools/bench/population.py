@@ -19,9 +19,8 @@ from typing import NamedTuple
 
 from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.memory import Memory
-from vfs_volatile.core.pages import LAST_PAGE
-from vfs_volatile.core.pages import PageSpan
-from vfs_volatile.core.reclaim import choose
+from vfs_volatile.core.pages import LAST_PAGE, PageSpan
+from vfs_volatile.core.reclaim import Round
 from vfs_volatile.units import PAGE_SIZE
 
 Costs = dict[str, float]
@@ -94,7 +93,7 @@ class Population:
         taken = [self._place(number) for number in chosen]
         costs = {
             "NEXT": _cost(partial(space.next_run, page * PAGE_SIZE) for space, page in taken),
-            "choose a victim": _cost(partial(choose, self._memory.queue, 1, {}) for _ in taken),
+            "choose a victim": _cost(partial(Round(self._memory).choose, 1) for _ in taken),
         }
         if self._scenario.one_range:
             return costs
@@ -108,14 +107,28 @@ class Population:
             space.allocate(page * PAGE_SIZE, PAGE_SIZE, keep_size=True)
         return costs
 
-    def blocked_choice(self) -> float:
+    def blocked_round(self) -> float:
         """Microseconds to find that there is no victim, all files being mapped private."""
-        barred = {space.ino: [PageSpan(0, LAST_PAGE)] for space in self._spaces}
-        return _cost([partial(choose, self._memory.queue, 1, barred)])
+        return _cost([self._look_in_vain])
+
+    def blocked_slice(self) -> float:
+        """Microseconds of the first step of that: nothing else is served meanwhile."""
+        return _cost([partial(self._blocked().choose, 1)])
 
     def full_collection(self) -> float:
         """Microseconds of a full round of the garbage collector."""
         return _cost([gc.collect])
+
+    def _look_in_vain(self) -> None:
+        this = self._blocked()
+        while not this.finished:
+            this.choose(1)
+
+    def _blocked(self) -> Round:
+        """A round that has learnt that all files are mapped private."""
+        this = Round(self._memory)
+        this.barred.update((space.ino, [PageSpan(0, LAST_PAGE)]) for space in self._spaces)
+        return this
 
     def _make_files(self) -> None:
         store = NoStore()

@@ -44,8 +44,8 @@ def demo(
     A table shows what was seen. Exit code 0 only if all of it held: the cache was more than twice
     the budget; entries were purged, rebuilt, found intact, and gave SIGBUS; all private pages were
     kept; no content was wrong; and never more was resident than the budget and, for each builder
-    or reader, two entries (the one it has unmarked, and one just stored), and not even that once
-    everything was volatile. Nothing stays behind.
+    or reader, four large entries (one that it has unmarked, others stored while the purger was at
+    work), and not even that once everything was volatile. Nothing stays behind.
     """
     if budget is not None and budget < PAGE_SIZE:
         raise UsageError(f"--budget {budget} holds no page; give at least {PAGE_SIZE}")

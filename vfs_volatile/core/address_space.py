@@ -157,25 +157,15 @@ class AddressSpace:
         Raises SyscallError: ENOSPC, EFBIG.
         """
         _require_size(0, offset + length)
-        span = pages_touched(offset, offset + length)
-        missing = page_set(span) - self.resident - self.volatility.purged
-        self.memory.reserve(len(missing))
-        for run in runs(missing):
-            try:
-                self.store.allocate(run)
-            except OSError as error:
-                self.store.drop(run)  # what is not resident must hold nothing
-                raise SyscallError(errno.ENOSPC) from error
-            self._make_resident(run)
-        if not keep_size:
-            self.size = max(self.size, offset + length)
+        self.memory.reserve(len(self._missing(offset, length)))
+        self._hold(offset, length, keep_size=keep_size)
 
     def zero_range(self, offset: int, length: int, *, keep_size: bool) -> None:
         """Make bytes zero and hold memory for them (rule 7). Raises SyscallError: ENOSPC, EFBIG."""
         _require_size(0, offset + length)
         self.memory.reserve(self._absent(pages_touched(offset, offset + length)))
         self.punch_hole(offset, length)
-        self.allocate(offset, length, keep_size=keep_size)
+        self._hold(offset, length, keep_size=keep_size)
 
     def seek(self, offset: int, whence: int) -> int:
         """The next data (SEEK_DATA) or hole (SEEK_HOLE) from ``offset``; purged pages are holes.
@@ -361,6 +351,23 @@ class AddressSpace:
             for run in runs(page_set(pages_touched(offset, offset + len(data))) - self.resident):
                 self.store.drop(run)
             raise SyscallError(errno.ENOSPC) from error
+
+    def _missing(self, offset: int, length: int) -> BitMap:
+        """The pages that bytes meet and that have no memory, but for purged ones."""
+        span = pages_touched(offset, offset + length)
+        return page_set(span) - self.resident - self.volatility.purged
+
+    def _hold(self, offset: int, length: int, *, keep_size: bool) -> None:
+        """Hold memory, reserved before, for every page that bytes meet but purged ones."""
+        for run in runs(self._missing(offset, length)):
+            try:
+                self.store.allocate(run)
+            except OSError as error:
+                self.store.drop(run)  # what is not resident must hold nothing
+                raise SyscallError(errno.ENOSPC) from error
+            self._make_resident(run)
+        if not keep_size:
+            self.size = max(self.size, offset + length)
 
     def _make_resident(self, span: PageSpan) -> None:
         added = self._absent(span)

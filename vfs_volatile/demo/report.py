@@ -16,6 +16,8 @@ from vfs_volatile.units import PAGE_SIZE, format_size, pages_for
 
 LEAST_RATIO = 2
 """The cache must be larger than so many budgets."""
+SLACK_ENTRIES = 4
+"""For each worker: one that is unmarked, and those stored in one round of the purger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +85,11 @@ def collect(
 def slack_for(lengths: list[int], workers: int) -> int:
     """Bytes that may be resident above the budget while ``workers`` build or read.
 
-    Each may keep one entry from being purged, and have stored another one that the purger has
-    not seen yet. What this comes to at most: the largest entries of all, two a worker.
+    Each may keep one entry from being purged, and store a few while the purger, which runs in the
+    background and looks at all processes first, is at work on what was there before. What this
+    comes to at most: the largest entries of all, so many for each worker.
     """
-    largest = sorted(lengths)[-2 * workers :]
+    largest = sorted(lengths)[-SLACK_ENTRIES * workers :]
     return sum(pages_for(length) * PAGE_SIZE for length in largest)
 
 
@@ -163,5 +166,9 @@ def _rows(figures: Figures) -> Iterator[tuple[str, str, str]]:
         f"of {figures.held_pages:,} mapped, {figures.cowed_pages:,} of them written to",
     )
     yield "SIGBUS caught", f"{figures.sigbus:,}", "optimistic readers that met a purged page"
-    yield "Contents verified", f"{figures.verified:,}", f"by SHA-256, {len(figures.failures)} wrong"
+    yield (
+        "Contents verified",
+        f"{figures.verified:,}",
+        f"by SHA-256; {len(figures.failures)} failures",
+    )
     yield "Time", f"{figures.seconds:.1f} s", ""
