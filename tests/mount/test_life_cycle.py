@@ -94,7 +94,7 @@ def background(tmp_path: Path, watchdog: Watchdog) -> Iterator[Path]:
     """A directory to mount on without ``-f``; unmounted at the end."""
     directory = tmp_path / "background"
     directory.mkdir()
-    watchdog.arm(directory, 0, 40, tmp_path / "evidence.txt")
+    watchdog.arm(directory, None, 40, tmp_path / "evidence.txt")
     yield directory
     if is_mounted(directory):
         subprocess.run(["umount", "-l", directory], check=False, timeout=10)

@@ -37,7 +37,11 @@ def finish(workers: list[Worker]) -> dict[str, int]:
     sums: dict[str, int] = {}
     complaints = []
     for worker in workers:
-        output, complaint = worker.communicate(timeout=SECONDS + 30)
+        try:
+            output, complaint = worker.communicate(timeout=SECONDS + 30)
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            output, complaint = worker.communicate(timeout=10)
         if worker.returncode != 0:
             complaints.append(f"exit code {worker.returncode}: {complaint}")
             continue

@@ -12,15 +12,12 @@ from pathlib import Path
 
 from tests.parity.calls import raw_getxattr, raw_listxattr
 from tests.parity.sides import (
-    USER,
     as_user,
     attempt,
     in_child,
-    is_empty,
     made,
     on_both,
     opened,
-    try_open,
 )
 
 F_GETLEASE, F_SETLEASE = 1025, 1024
@@ -147,33 +144,3 @@ def test_other_calls_on_descriptors(here: Path) -> Iterator[object]:
         for name in ("PC_NAME_MAX", "PC_LINK_MAX", "PC_PIPE_BUF"):
             yield name, attempt(os.pathconf, path, name)
         yield os.fstat(fd).st_dev == os.fstat(directory).st_dev, os.path.ismount(here / "..")
-
-
-@on_both
-def test_space_is_counted(here: Path) -> Iterator[object]:
-    """statvfs: blocks and inodes go as files come, and come back."""
-
-    def used() -> list[int]:
-        now = os.statvfs(here)
-        return [start.f_bfree - now.f_bfree, start.f_ffree - now.f_ffree, now.f_flag & ~4096]
-
-    yield is_empty(here)
-    start = os.statvfs(here)
-    yield start.f_blocks, start.f_bsize, start.f_frsize, start.f_namemax
-    for name in ("one", "two"):
-        made(here / name, b"x" * 10_000)
-        yield used()
-    (here / "dir").mkdir()
-    os.symlink("x" * 100, here / "link")
-    os.mkfifo(here / "fifo")
-    yield used()
-    os.link(here / "one", here / "other")
-    os.unlink(here / "one")
-    yield used()
-    with opened(here / "other") as fd:
-        os.unlink(here / "other")
-        yield used()
-        os.ftruncate(fd, 1 << 40)
-        yield used()
-    os.unlink(here / "two")
-    yield is_empty(here), as_user(lambda at: [try_open(at, os.O_RDONLY)], here, USER)

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.parity.calls import mincore
+from tests.parity.content import holes, runs, whole
 from tests.parity.sides import attempt, in_child, look, made, on_both, opened
-from tests.parity.test_data import PUNCH, holes, runs, whole
 from tests.support.files import fallocate
 
 PAGE = 4096
+PUNCH = 3
 MADV_REMOVE = 9
 
 

@@ -252,7 +252,7 @@ def test_random_calls(sides: Sides, ours: Mount) -> None:
     run_state_machine_as_test(
         lambda: Machine(sides, ours),  # type: ignore[arg-type]  # documented to take a factory
         settings=settings(
-            max_examples=60,
+            max_examples=200,
             stateful_step_count=50,
             deadline=None,
             database=None,

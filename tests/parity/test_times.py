@@ -41,7 +41,7 @@ class Clock:
             if os.path.lexists(path):
                 os.utime(path, ns=(OLD, OLD + 1), follow_symlinks=False)
         before = self._times()
-        _wait_for_the_next_tick()
+        wait_for_the_next_tick()
         result = attempt(call, *arguments)
         after = self._times()
         return result, " ".join(
@@ -61,7 +61,7 @@ def _letters(before: tuple[int, ...], after: tuple[int, ...]) -> str:
     return "".join(k for k, b, a in zip("amc", before, after, strict=True) if a != b)
 
 
-def _wait_for_the_next_tick() -> None:
+def wait_for_the_next_tick() -> None:
     """Until the coarse clock, with which tmpfs stamps, has moved."""
     start = time.clock_gettime_ns(CLOCK_REALTIME_COARSE)
     while time.clock_gettime_ns(CLOCK_REALTIME_COARSE) == start:
@@ -196,7 +196,7 @@ def test_setting_times(here: Path) -> Iterator[object]:
         ((0, UTIME_NOW), (0, UTIME_OMIT)),
     ):  # fmt: skip
         before = os.stat(path).st_ctime_ns
-        _wait_for_the_next_tick()
+        wait_for_the_next_tick()
         yield atime, mtime, attempt(utimensat, path, atime, mtime)
         found = os.stat(path)
         yield (

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, settings
 _SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 settings.register_profile(
-    "default", max_examples=150, stateful_step_count=40, deadline=None,
+    "default", max_examples=250, stateful_step_count=50, deadline=None,
     suppress_health_check=_SLOW_IS_FINE,
 )  # fmt: skip
-settings.register_profile("ci", settings.get_profile("default"), max_examples=400)
+settings.register_profile("ci", settings.get_profile("default"), max_examples=1000)
 settings.register_profile(
     "long", settings.get_profile("default"), max_examples=20_000, stateful_step_count=80
 )

@@ -28,13 +28,15 @@ borders = st.sampled_from(
 )
 """Bytes: borders of pages and, not as often, their neighbours."""
 extents = st.tuples(borders, borders).map(lambda ends: (min(ends), abs(ends[1] - ends[0])))
-"""(start, length) in bytes; for a range, length 0 means to the end of file."""
+"""(start, length) in bytes."""
+ranges = st.one_of(st.just((0, 0)), extents)
+"""As extents; length 0 means to the end of file, and half of them are the whole file."""
 some_bytes = extents.filter(lambda extent: extent[1] > 0)
 behaviors = st.sampled_from(
     [
         how | touch | vrange_priority(priority)
         for priority in (0, 0, 1, 7)
-        for touch in (0, VRANGE_ZERO, VRANGE_SIGBUS)
+        for touch in (0, VRANGE_ZERO, VRANGE_ZERO, VRANGE_SIGBUS)
         for how in (VRANGE_FULL, VRANGE_PARTIAL)
     ]
 )

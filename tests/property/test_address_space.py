@@ -21,8 +21,10 @@ from hypothesis.stateful import (
     consumes,
     initialize,
     invariant,
+    precondition,
     rule,
 )
+from pyroaring import BitMap
 
 from tests.property.strategies import (
     FILES,
@@ -32,6 +34,7 @@ from tests.property.strategies import (
     extents,
     files,
     page_spans,
+    ranges,
     some_bytes,
 )
 from tests.support.model import ModelFile
@@ -58,6 +61,10 @@ def outcome(call: Callable[[], T]) -> T | str:
         return f"errno {error.errno}"
 
 
+def seek(offset: int, whence: int, file: AddressSpace | ModelFile) -> int:
+    return file.seek(offset, whence)
+
+
 def page_numbers(spans: list[PageSpan]) -> list[int]:
     return [page for span in spans for page in range(*span)]
 
@@ -76,8 +83,19 @@ class Machine(RuleBasedStateMachine):
         budget=st.integers(0, 8),
         zero_by_default=st.booleans(),
         sizes=st.tuples(borders, borders),
+        sparse=st.booleans(),
+        marks=st.tuples(st.none() | behaviors, st.none() | behaviors),
     )
-    def mount(self, size: int, budget: int, zero_by_default: bool, sizes: tuple[int, ...]) -> None:
+    def mount(
+        self,
+        size: int,
+        budget: int,
+        zero_by_default: bool,
+        sizes: tuple[int, ...],
+        sparse: bool,
+        marks: tuple[int | None, ...],
+    ) -> None:
+        """Files may begin with data, or a hole, and marked as a whole."""
         self.woken = self.pressed = False
         self.tag = 0
         self.memory = Memory(size, budget, zero_by_default=zero_by_default, on_pressure=self._wake)
@@ -87,9 +105,13 @@ class Machine(RuleBasedStateMachine):
         self.models = [ModelFile(ino, self.model_memory) for ino in range(FILES)]
         self.witnesses = [Witness(space) for space in self.spaces]
         self.open: list[tuple[int, Drain, int]] = []
-        for file, length in enumerate(sizes):
-            if length:
+        for file, (length, behavior) in enumerate(zip(sizes, marks, strict=True)):
+            if sparse:
+                self.truncate(file, length)
+            elif length:
                 self.write(file, (0, length))
+            if behavior is not None:
+                self.mark(file, (0, 0), behavior)
 
     def _wake(self) -> None:
         self.woken = True
@@ -129,11 +151,7 @@ class Machine(RuleBasedStateMachine):
         if not failed:
             self.witnesses[file].stored_by_mapping(offset, data)
 
-    @rule(file=files, extent=extents)
-    def read(self, file: int, extent: tuple[int, int]) -> None:
-        self._both(file, lambda s: s.read(*extent), lambda m: m.read(*extent))
-
-    @rule(file=files, size=borders)
+    @rule(file=files, size=borders | st.just(MAX_PAGES * PAGE_SIZE))
     def truncate(self, file: int, size: int) -> None:
         self._both(file, lambda s: s.truncate(size), lambda m: m.truncate(size))
         self.witnesses[file].resized(size)
@@ -169,21 +187,23 @@ class Machine(RuleBasedStateMachine):
         witness = self.witnesses[file]
         witness.resized(max(end, len(witness.content)))
 
-    @rule(file=files, offset=borders, whence=st.sampled_from([os.SEEK_DATA, os.SEEK_HOLE]))
-    def seek(self, file: int, offset: int, whence: int) -> None:
-        self._both(file, lambda s: s.seek(offset, whence), lambda m: m.seek(offset, whence))
+    @rule(file=files, extent=extents)
+    def ask(self, file: int, extent: tuple[int, int]) -> None:
+        offset, length = extent
+        self._both(file, lambda s: s.read(offset, length), lambda m: m.read(offset, length))
+        for whence in (os.SEEK_DATA, os.SEEK_HOLE):
+            self._both(file, partial(seek, offset, whence), partial(seek, offset, whence))
+        self._both(file, lambda s: s.purged_bytes(*extent), lambda m: m.purged_bytes(*extent))
+        self._both(file, lambda s: tuple(s.next_run(offset)), lambda m: m.next_run(offset))
 
     # ---- volatility ----
 
-    @rule(file=files, extent=extents, behavior=behaviors)
+    @rule(file=files, extent=ranges, behavior=behaviors)
     def mark(self, file: int, extent: tuple[int, int], behavior: int) -> None:
         self._both(file, lambda s: s.mark(*extent, behavior), lambda m: m.mark(*extent, behavior))
 
-    @rule(file=files, behavior=behaviors)
-    def mark_all(self, file: int, behavior: int) -> None:
-        self.mark(file, (0, 0), behavior)
-
-    @rule(file=files, extent=extents, record_lost=st.booleans(), drop_first=st.booleans())
+    @precondition(lambda self: self.memory.volatile > 0)
+    @rule(file=files, extent=ranges, record_lost=st.booleans(), drop_first=st.booleans())
     def unmark(
         self, file: int, extent: tuple[int, int], record_lost: bool, drop_first: bool
     ) -> None:
@@ -203,45 +223,51 @@ class Machine(RuleBasedStateMachine):
         assert isinstance(found, int)
         self.witnesses[file].unmarked(*extent, purged, found)
 
+    @precondition(lambda self: any(any(space.lost_spans()) for space in self.spaces))
     @rule(file=files)
     def acknowledge_lost(self, file: int) -> None:
         self.spaces[file].acknowledge_lost()
         self.models[file].acknowledge_lost()
 
-    @rule(file=files, extent=extents)
-    def purged_bytes(self, file: int, extent: tuple[int, int]) -> None:
-        self._both(file, lambda s: s.purged_bytes(*extent), lambda m: m.purged_bytes(*extent))
-
-    @rule(file=files, start=borders)
-    def next_run(self, file: int, start: int) -> None:
-        self._both(file, lambda s: tuple(s.next_run(start)), lambda m: m.next_run(start))
-
     # ---- purging ----
 
-    @rule(target=drains, file=files, extent=extents, marks_ago=st.integers(0, 2))
+    @precondition(lambda self: self.memory.volatile > 0)
+    @rule(target=drains, file=files, extent=ranges, marks_ago=st.integers(0, 2))
     def begin_forced_purge(
         self, file: int, extent: tuple[int, int], marks_ago: int
     ) -> tuple[int, Drain, int]:
         """Decided ``marks_ago`` marks ago: it leaves alone what was marked since."""
         return self._begin_forced(file, extent, marks_ago)
 
-    @rule(file=files, extent=extents)
-    def forced_purge(self, file: int, extent: tuple[int, int]) -> None:
-        self._end(self._begin_forced(file, extent, 0))
+    @precondition(lambda self: self.memory.volatile > 0)
+    @rule(file=files, extent=ranges, dirty=extents)
+    def forced_purge(self, file: int, extent: tuple[int, int], dirty: tuple[int, int]) -> None:
+        """From begin to end; the kernel writes back meanwhile what was dirty."""
+        opened = self._begin_forced(file, extent, 0)
+        if dirty[1]:
+            self.write_back(file, dirty)
+        self._end(opened)
 
     @rule(opened=consumes(drains))
     def end_purge(self, opened: tuple[int, Drain, int]) -> None:
         if opened in self.open:
             self._end(opened)
 
+    @precondition(lambda self: self.memory.volatile > 0)
     @rule(
         need=st.integers(0, MAX_PAGES),
         barred=st.dictionaries(files, st.lists(page_spans, max_size=2)),
+        budget=st.integers(0, 8),
         at_once=st.booleans(),
     )
-    def reclaim(self, need: int, barred: dict[int, list[PageSpan]], at_once: bool) -> None:
-        victims = choose(self.memory.queue, need, barred)
+    def reclaim(
+        self, need: int, barred: dict[int, list[PageSpan]], budget: int, at_once: bool
+    ) -> None:
+        self.memory.set_budget(budget)
+        self.model_memory.set_budget(budget)
         forbidden = {file: set(page_numbers(spans)) for file, spans in barred.items()}
+        sets = {file: BitMap(pages) for file, pages in forbidden.items()}
+        victims = choose(self.memory.queue, need, sets)
         assert [
             (victim.entry.space.ino, list(range(*victim.entry.span)), page_numbers(victim.spans))
             for victim in victims
@@ -255,11 +281,6 @@ class Machine(RuleBasedStateMachine):
         opened = self._begin(victim.entry.space.ino, victim.spans, victim.entry.age)
         if at_once:
             self._end(opened)
-
-    @rule(budget=st.integers(0, 10))
-    def set_budget(self, budget: int) -> None:
-        self.memory.set_budget(budget)
-        self.model_memory.set_budget(budget)
 
     def _begin_forced(
         self, file: int, extent: tuple[int, int], marks_ago: int

@@ -20,7 +20,7 @@ from typing import Literal
 
 from tests.support.actor import Actor
 from tests.support.files import VFile
-from tests.support.mountinfo import fuse_connection, is_mounted
+from tests.support.mountinfo import abort, connection_of, detach, is_mounted
 from tests.support.waiting import eventually
 from tests.support.watchdog import Watchdog
 
@@ -70,6 +70,7 @@ class Mount:
         self._watchdog = watchdog
         self._probe = probe
         self._held = ExitStack()
+        self._connection: int | None = None
         self._killed = False
         self._ended = False
         arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
@@ -88,6 +89,8 @@ class Mount:
         except BaseException:
             self._sweep()
             raise
+        self._connection = connection_of(self.path)
+        self.rearm(deadline)
 
     # What tests do with it.
 
@@ -135,7 +138,8 @@ class Mount:
 
     def rearm(self, deadline: float = DEFAULT_DEADLINE) -> None:
         """Give the mount ``deadline`` seconds from now before the watchdog frees it."""
-        self._watchdog.arm(self.path, self.process.pid, deadline, self._evidence)
+        daemon, number = self.process.pid, self._connection
+        self._watchdog.arm(self.path, daemon, deadline, self._evidence, number)
 
     def clear(self) -> None:
         """Close what the test opened and delete its files; raises if the mount is unwell."""
@@ -209,15 +213,14 @@ class Mount:
 
     def _sweep(self) -> None:
         """Leave no process and no mount, whatever happened."""
+        connection = self._connection or connection_of(self.path)
         if self.process.poll() is None:
+            if connection is not None:
+                abort(connection)
             self.process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout=5)
-        connection = fuse_connection(self.path)
-        if connection is not None:
-            with contextlib.suppress(OSError):
-                (connection / "abort").write_text("1")
-            subprocess.run(["umount", "-l", self.path], check=False, timeout=10)
+        detach(self.path)
         if self.process.stdout is not None:
             self.process.stdout.close()
         self._watchdog.disarm(self.path)

@@ -1,25 +1,49 @@
-"""What the kernel says of mounts, without touching any of them."""
+"""What the kernel says of mounts, and how to free one that hangs, without touching any of them."""
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
 from pathlib import Path
 
 CONNECTIONS = Path("/sys/fs/fuse/connections")
+"""Where fusectl is mounted: Documentation/filesystems/fuse/fuse.rst."""
 
 
-def fuse_connection(mountpoint: Path) -> Path | None:
-    """The control directory of the FUSE connection mounted at ``mountpoint``, None if none is.
+def connection_of(mountpoint: Path) -> int | None:
+    """The number of the FUSE connection mounted at ``mountpoint``, None if nothing is.
 
-    proc(5): fields 3 and 5 of mountinfo are major:minor and the mount point; the directory's name
-    is the minor number (Documentation/filesystems/fuse/fuse.rst).
+    It is the minor number of the mount's device: fields 3 and 5 of mountinfo in proc(5).
     """
     wanted = str(mountpoint).replace(" ", r"\040")
     for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
         fields = line.split(" ")
         if fields[4] == wanted:
-            return CONNECTIONS / fields[2].partition(":")[2]
+            return int(fields[2].partition(":")[2])
     return None
 
 
 def is_mounted(mountpoint: Path) -> bool:
-    return fuse_connection(mountpoint) is not None
+    return connection_of(mountpoint) is not None
+
+
+def abort(connection: int) -> None:
+    """Fail every request of a connection, also of one that is unmounted but still in use.
+
+    It alone frees a daemon that waits in the kernel for itself: such a one cannot be killed. Where
+    fusectl is not mounted, it is for this one write, in a mount namespace of its own.
+    """
+    switch = CONNECTIONS / str(connection) / "abort"
+    if not switch.exists():
+        here = f"mount -t fusectl fusectl {CONNECTIONS} && echo 1 > {switch}"
+        quiet = subprocess.DEVNULL
+        subprocess.run(["unshare", "-m", "sh", "-c", here], check=False, timeout=10, stderr=quiet)
+        return
+    with contextlib.suppress(OSError):  # it ended meanwhile
+        switch.write_text("1")
+
+
+def detach(mountpoint: Path) -> None:
+    """Take the mount out of the tree of directories at once, if it is there."""
+    if is_mounted(mountpoint):
+        subprocess.run(["umount", "-l", mountpoint], check=False, timeout=10)

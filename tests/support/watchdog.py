@@ -4,7 +4,8 @@ It must be a process: a page fault in a hung mount stops every thread of pytest 
 interpreter. It also frees everything when pytest dies. Orders come as JSON lines on stdin, and end
 of file means that pytest is gone:
 
-    {"order": "arm", "mountpoint": DIR, "daemon": PID, "seconds": N, "evidence": FILE}
+    {"order": "arm", "mountpoint": DIR, "daemon": PID or null,
+     "connection": N or null, "seconds": N, "evidence": FILE}
     {"order": "disarm", "mountpoint": DIR}    answered by a line, after any evidence is written
 """
 
@@ -20,9 +21,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
-from tests.support.mountinfo import fuse_connection
+from tests.support.mountinfo import abort, connection_of, detach
 
 DUMP_SECONDS = 0.3
 """Grace for a dump of stacks: nothing tells when it is written."""
@@ -44,14 +45,26 @@ class Watchdog:
             start_new_session=True,  # Ctrl-C at pytest must not stop it
         )
 
-    def arm(self, mountpoint: Path, daemon: int, seconds: float, evidence: Path) -> None:
-        """(Re)start the clock of a mount: ``seconds`` from now it is freed."""
+    def arm(
+        self,
+        mountpoint: Path,
+        daemon: int | None,
+        seconds: float,
+        evidence: Path,
+        connection: int | None = None,
+    ) -> None:
+        """(Re)start the clock of a mount: ``seconds`` from now it is freed.
+
+        ``daemon``: its process, to be ended too. ``connection``: its number, as soon as it is
+        known; the daemon may be stuck in it after the mount is gone.
+        """
         self._send(
             order="arm",
             mountpoint=str(mountpoint),
             daemon=daemon,
             seconds=seconds,
             evidence=str(evidence),
+            connection=connection,
         )
 
     def disarm(self, mountpoint: Path) -> None:
@@ -80,11 +93,12 @@ class Watchdog:
 class _Armed:
     """One mount under guard."""
 
-    def __init__(self, order: dict[str, object]) -> None:
-        self.mountpoint = Path(str(order["mountpoint"]))
-        self.daemon = int(str(order["daemon"]))
-        self.evidence = Path(str(order["evidence"]))
-        self.expires = time.monotonic() + float(str(order["seconds"]))
+    def __init__(self, order: dict[str, Any]) -> None:
+        self.mountpoint = Path(order["mountpoint"])
+        self.daemon: int | None = order["daemon"]
+        self.evidence = Path(order["evidence"])
+        self.connection: int | None = order["connection"]
+        self.expires = time.monotonic() + float(order["seconds"])
 
 
 def _descendants(pid: int) -> list[int]:
@@ -101,6 +115,13 @@ def _descendants(pid: int) -> list[int]:
     return found
 
 
+def _is_alive(pid: int) -> bool:
+    """False for a zombie too: it holds nothing any more."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
 def _kernel_view(pid: int) -> str:
     """Command line, and state and kernel stack of each thread of ``pid``."""
     lines = [f"== process {pid}"]
@@ -115,20 +136,24 @@ def _kernel_view(pid: int) -> str:
 
 def _free(armed: _Armed, pytest_pid: int, stacks: Path) -> None:
     """Write the evidence down, then abort the connection, unmount and end the daemon."""
-    processes = dict.fromkeys([*_descendants(pytest_pid), *_descendants(armed.daemon)])
+    daemons = [] if armed.daemon is None else [armed.daemon]
+    processes = dict.fromkeys(pid for top in (pytest_pid, *daemons) for pid in _descendants(top))
     text = [_kernel_view(pid) for pid in processes if pid != os.getpid()]
     with contextlib.suppress(OSError):
         os.kill(pytest_pid, STACKS_SIGNAL)
-    with contextlib.suppress(OSError):
-        os.kill(armed.daemon, signal.SIGABRT)  # started with -X faulthandler: dumps its stacks
-    time.sleep(DUMP_SECONDS)
-    connection = fuse_connection(armed.mountpoint)
-    if connection is not None:
+    for pid in daemons:
         with contextlib.suppress(OSError):
-            (connection / "abort").write_text("1")
-        subprocess.run(["umount", "-l", armed.mountpoint], check=False, timeout=10)
-    with contextlib.suppress(OSError):
-        os.kill(armed.daemon, signal.SIGKILL)
+            os.kill(pid, signal.SIGABRT)  # started with -X faulthandler: dumps its stacks
+    time.sleep(DUMP_SECONDS)
+    connection = connection_of(armed.mountpoint)
+    if connection is None and any(map(_is_alive, daemons)):
+        connection = armed.connection
+    if connection is not None:
+        abort(connection)
+    detach(armed.mountpoint)
+    for pid in daemons:
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
     time.sleep(DUMP_SECONDS)  # pytest leaves its system call only now, and gets the signal
     with contextlib.suppress(OSError):
         text.append("== pytest's stacks\n" + stacks.read_text())

@@ -13,6 +13,7 @@ import pytest
 
 from vfs_volatile.cli import launch, main, mount, mount_checks
 from vfs_volatile.cli.mount_options import parse_mount_options
+from vfs_volatile.core.semantics import PRESETS, Semantics
 from vfs_volatile.daemon.config import MountConfig
 from vfs_volatile.errors import UsageError, UserError
 from vfs_volatile.mountinfo import Mount, find_mount, parse_mount, read_mounts
@@ -83,6 +84,8 @@ def fails(capsys: pytest.CaptureFixture[str]) -> Fails:
         ("mount d --size 0", "no page"),
         ("mount d --access x", "--access"),
         ("mount d --private x", "--private"),
+        ("mount d --semantics x", "--semantics"),
+        ("mount d --lifetime x", "--lifetime"),
         ("mount d -o", "-o"),
         ("mount d -o nonsense", "nonsense"),
         ("mount d -o ro,budget", "budget"),
@@ -172,6 +175,8 @@ def test_umount_refuses_what_is_not_ours(fails: Fails, tmp_path: Path) -> None:
 
 # ---- mount options ----
 
+KEEP = Semantics(private="keep")
+
 
 def config_of(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> MountConfig:
     """What ``mount ARGUMENTS`` would serve."""
@@ -196,7 +201,7 @@ def test_defaults_are_shares_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         budget=parse_size("25%"),
         size=parse_size("50%"),
         access="sigbus",
-        private="block",
+        semantics=PRESETS["unified"],
         allow_other=False,
         mount_options=(),
     )
@@ -208,7 +213,14 @@ def test_long_options_and_dash_o_say_the_same(monkeypatch: pytest.MonkeyPatch) -
     short = "budget=1M,size=2G,access=zero,private=keep,allow_other,ro"
     also = "defaults,_netdev,nofail,x-systemd.automount,,noexec"
     assert by_long == config_of(monkeypatch, "/usr", "-o", short, "-o", also)
-    assert by_long == MountConfig("/usr", 1 << 20, 2 << 30, "zero", "keep", True, ("ro", "noexec"))
+    assert by_long == MountConfig("/usr", 1 << 20, 2 << 30, "zero", KEEP, True, ("ro", "noexec"))
+
+
+def test_a_preset_and_a_rule_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    stultz = config_of(monkeypatch, "/usr", "--semantics", "stultz", "-o", "private=block")
+    assert stultz.semantics == Semantics("shared", "block", "last-close", "veto")
+    kim = config_of(monkeypatch, "/usr", "-o", "semantics=kim", "--conflict", "einval")
+    assert kim.semantics == Semantics("process", "block", "persistent", "einval")
 
 
 def test_the_last_of_a_repeated_option_counts() -> None:
@@ -224,7 +236,7 @@ def test_wrong_mount_options_are_usage_errors(text: str) -> None:
 
 
 def test_the_daemon_is_started_with_the_same_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = MountConfig("/usr", 4096, 8192, "zero", "keep", True, ("ro", "nosuid"))
+    config = MountConfig("/usr", 4096, 8192, "zero", KEEP, True, ("ro", "nosuid"))
     arguments = mount._arguments(config)
     assert arguments[0] == "mount"
     served: list[MountConfig] = []

@@ -126,6 +126,8 @@ def test_rule_5_a_write_back_to_a_page_that_is_an_error_is_discarded(file: File)
     fails(errno.ENODATA, file.read, P, P)
     assert file.read(2 * P, P) == b"x" * P
     assert list(file.purged_spans()) == [(P, P)]
+    assert file.memory.resident == 3
+    file.check()
 
 
 # ---- rule 6 ----

@@ -34,7 +34,7 @@ def layouts(draw: st.DrawFn) -> list[PageSpan]:
 def make_map(layout: list[PageSpan]) -> RangeMap:
     ranges = RangeMap()
     for span in layout:
-        ranges.add(VolatileRange(SPACE, span.first, span.end, 0, 1))
+        ranges.add(VolatileRange(SPACE, span, 0, 1))
     return ranges
 
 
@@ -89,7 +89,7 @@ def test_a_range_removed_is_gone(layout: list[PageSpan], data: st.DataObject) ->
 
 def test_a_range_that_is_not_here_cannot_be_removed() -> None:
     with pytest.raises(KeyError):
-        RangeMap().remove(VolatileRange(SPACE, 0, 1, 0, 1))
+        RangeMap().remove(VolatileRange(SPACE, PageSpan(0, 1), 0, 1))
 
 
 @given(spans, spans)
@@ -118,7 +118,7 @@ def test_check_tells_of_a_range_under_a_wrong_page() -> None:
 def test_the_order_of_purging_is_priority_then_age_then_place() -> None:
     def order(priority: int, age: int, first: int) -> tuple[int, int, int]:
         behavior = vrange_priority(priority) | VRANGE_PARTIAL
-        return VolatileRange(SPACE, first, first + 1, behavior, age).order
+        return VolatileRange(SPACE, PageSpan(first, first + 1), behavior, age).order
 
     shuffled = [(7, 0, 0), (0, 4, 9), (1, 1, 0), (0, 3, 7), (0, 4, 0)]
     in_order = [(0, 3, 7), (0, 4, 0), (0, 4, 9), (1, 1, 0), (7, 0, 0)]

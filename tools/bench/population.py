@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.memory import Memory
-from vfs_volatile.core.pages import LAST_PAGE, PageSpan
+from vfs_volatile.core.pages import LAST_PAGE, PageSpan, page_set
 from vfs_volatile.core.reclaim import Round
 from vfs_volatile.units import PAGE_SIZE
 
@@ -127,7 +127,8 @@ class Population:
     def _blocked(self) -> Round:
         """A round that has learnt that all files are mapped private."""
         this = Round(self._memory)
-        this.barred.update((space.ino, [PageSpan(0, LAST_PAGE)]) for space in self._spaces)
+        everything = page_set(PageSpan(0, LAST_PAGE))
+        this.barred.update((space.ino, everything) for space in self._spaces)
         return this
 
     def _make_files(self) -> None:

@@ -9,7 +9,15 @@ import typer
 
 from vfs_volatile.cli.arguments import examples, size
 from vfs_volatile.cli.mount_options import parse_mount_options
-from vfs_volatile.daemon.config import Access, MountConfig, Private
+from vfs_volatile.core.semantics import (
+    Conflict,
+    Lifetime,
+    Mvrange,
+    Preset,
+    Private,
+    semantics_of,
+)
+from vfs_volatile.daemon.config import Access, MountConfig
 from vfs_volatile.errors import UsageError
 from vfs_volatile.units import PAGE_SIZE, parse_size
 
@@ -41,11 +49,36 @@ def mount(
         Access | None,
         typer.Option(help="What touching a purged page does by default. [default: sigbus]"),
     ] = None,
+    semantics: Annotated[
+        Preset | None,
+        typer.Option(help="Whose rules; the four below change one of them. [default: unified]"),
+    ] = None,
+    mvrange: Annotated[
+        Mvrange | None,
+        typer.Option(
+            help="A mark by address: kept in the file (shared), or a vote of the process, and"
+            " all who map a page must agree (process)."
+        ),
+    ] = None,
     private: Annotated[
         Private | None,
         typer.Option(
             help="A page that is mapped private: not purged (block), or purged while copies made"
-            " by writing to it stay (keep). [default: block]"
+            " by writing to it stay (keep)."
+        ),
+    ] = None,
+    lifetime: Annotated[
+        Lifetime | None,
+        typer.Option(
+            help="A mark ends when somebody unmarks (persistent), or also when nobody has the file"
+            " open or mapped any more (last-close)."
+        ),
+    ] = None,
+    conflict: Annotated[
+        Conflict | None,
+        typer.Option(
+            help="With votes, unmarking by address what is marked by file: holds the page (veto),"
+            " or no mvrange works on files (einval)."
         ),
     ] = None,
     allow_other: Annotated[bool, typer.Option("--allow-other", help="Let other users in.")] = False,
@@ -64,7 +97,24 @@ def mount(
 
     Its files live in memory. What is marked volatile is purged when more than --budget is resident.
     """
-    config = _config(directory, budget, total, access, private, allow_other, options or [])
+    also = parse_mount_options(options or [])
+    config = MountConfig(
+        mountpoint=os.path.realpath(directory),
+        budget=_one("budget", budget, also.budget, parse_size(DEFAULT_BUDGET)),
+        size=_one("size", total, also.size, parse_size(DEFAULT_SIZE)),
+        access=_one("access", access, also.access, "sigbus"),
+        semantics=semantics_of(
+            _one("semantics", semantics, also.semantics, "unified"),
+            mvrange=_one("mvrange", mvrange, also.mvrange, None),
+            private=_one("private", private, also.private, None),
+            lifetime=_one("lifetime", lifetime, also.lifetime, None),
+            conflict=_one("conflict", conflict, also.conflict, None),
+        ),
+        allow_other=allow_other or also.allow_other,
+        mount_options=tuple(also.passed_on),
+    )
+    if config.size < PAGE_SIZE:
+        raise UsageError(f"--size {config.size} holds no page; give at least {PAGE_SIZE}")
     from vfs_volatile.cli import launch, mount_checks  # here: other commands need none of it
 
     mount_checks.check_mountpoint(directory, config.mountpoint)
@@ -95,41 +145,16 @@ def umount(
     unmount(directory)
 
 
-def _config(
-    directory: str,
-    budget: int | None,
-    total: int | None,
-    access: Access | None,
-    private: Private | None,
-    allow_other: bool,
-    options: list[str],
-) -> MountConfig:
-    """The configuration that options and ``-o`` give together. Raises UsageError."""
-    also = parse_mount_options(options)
-    config = MountConfig(
-        mountpoint=os.path.realpath(directory),
-        budget=_one("budget", budget, also.budget, parse_size(DEFAULT_BUDGET)),
-        size=_one("size", total, also.size, parse_size(DEFAULT_SIZE)),
-        access=_one("access", access, also.access, "sigbus"),
-        private=_one("private", private, also.private, "block"),
-        allow_other=allow_other or also.allow_other,
-        mount_options=tuple(also.passed_on),
-    )
-    if config.size < PAGE_SIZE:
-        raise UsageError(f"--size {config.size} holds no page; give at least {PAGE_SIZE}")
-    return config
-
-
 T = TypeVar("T")
+Default = TypeVar("Default")
 
 
-def _one(name: str, long: T | None, short: T | None, default: T) -> T:
-    """The value that was given, as ``--name`` or in ``-o name=``."""
+def _one(name: str, long: T | None, short: T | None, default: Default) -> T | Default:
+    """The value that was given, as ``--name`` or in ``-o name=``. Raises UsageError."""
     if long is not None and short is not None:
         raise UsageError(f"--{name} and -o {name}= are both given; give one of them")
-    if long is not None:
-        return long
-    return default if short is None else short
+    given = short if long is None else long
+    return default if given is None else given
 
 
 def _arguments(config: MountConfig) -> list[str]:
@@ -137,7 +162,9 @@ def _arguments(config: MountConfig) -> list[str]:
     arguments = [
         *("mount", config.mountpoint, "--foreground", "--detached"),
         *("--budget", str(config.budget), "--size", str(config.size)),
-        *("--access", config.access, "--private", config.private),
+        *("--access", config.access),
+        *("--mvrange", config.semantics.mvrange, "--private", config.semantics.private),
+        *("--lifetime", config.semantics.lifetime, "--conflict", config.semantics.conflict),
     ]
     if config.allow_other:
         arguments.append("--allow-other")
@@ -153,6 +180,7 @@ def register(app: typer.Typer) -> None:
             "mount /mnt/cache                              # budget: a quarter of memory",
             "mount /mnt/cache --budget 256M --size 2G",
             "mount /mnt/cache --access zero -o noexec,nosuid",
+            "mount /mnt/cache --semantics stultz",
             "mount /mnt/cache -f                           # stay; Ctrl-C unmounts",
         )
     )(mount)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import get_args
 
-from vfs_volatile.daemon.config import Access, Private
+from vfs_volatile.core.semantics import Conflict, Lifetime, Mvrange, Preset, Private
+from vfs_volatile.daemon.config import Access
 from vfs_volatile.errors import UsageError
 from vfs_volatile.units import parse_size
 
@@ -20,6 +21,16 @@ PASSED_ON = frozenset(
 IGNORED = frozenset(("defaults", "relatime", "_netdev", "nofail"))
 """Options that hold anyway, or are meant for mount(8) and init, as all that begin with ``x-``."""
 
+CHOICES: dict[str, tuple[str, ...]] = {
+    "access": get_args(Access),
+    "semantics": get_args(Preset),
+    "mvrange": get_args(Mvrange),
+    "private": get_args(Private),
+    "lifetime": get_args(Lifetime),
+    "conflict": get_args(Conflict),
+}
+"""Options that take one of a few words."""
+
 
 @dataclass
 class MountOptions:
@@ -28,7 +39,11 @@ class MountOptions:
     budget: int | None = None
     size: int | None = None
     access: Access | None = None
+    semantics: Preset | None = None
+    mvrange: Mvrange | None = None
     private: Private | None = None
+    lifetime: Lifetime | None = None
+    conflict: Conflict | None = None
     allow_other: bool = False
     passed_on: list[str] = field(default_factory=list)
 
@@ -43,15 +58,15 @@ def parse_mount_options(texts: list[str]) -> MountOptions:
         name, _, value = item.partition("=")
         if name in ("budget", "size") and item != name:
             setattr(options, name, _size(item, value))
-        elif name in ("access", "private") and item != name:
-            setattr(options, name, _choice(item, value))
+        elif name in CHOICES and item != name:
+            setattr(options, name, _choice(item, CHOICES[name], value))
         elif item == "allow_other":
             options.allow_other = True
         elif item in PASSED_ON:
             options.passed_on.append(item)
         elif item and item not in IGNORED and not item.startswith("x-"):
             raise UsageError(
-                f"-o: unknown option '{item}'; known are budget=, size=, access=, private=,"
+                f"-o: unknown option '{item}'; known are budget=, size=, {'=, '.join(CHOICES)}=,"
                 f" allow_other, {', '.join(sorted(PASSED_ON))}"
             )
     return options
@@ -64,8 +79,7 @@ def _size(item: str, value: str) -> int:
         raise UsageError(f"-o {item}: {error}") from None
 
 
-def _choice(item: str, value: str) -> str:
-    choices = get_args(Access if item.startswith("access") else Private)
+def _choice(item: str, choices: tuple[str, ...], value: str) -> str:
     if value not in choices:
         raise UsageError(f"-o {item}: unknown value; give one of {', '.join(choices)}")
     return value

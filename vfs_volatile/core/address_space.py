@@ -32,6 +32,7 @@ from vfs_volatile.core.pages import (
     runs,
 )
 from vfs_volatile.core.volatility import Drain, Volatility
+from vfs_volatile.core.votes import Votes
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.units import PAGE_SIZE, pages_for
 
@@ -58,7 +59,7 @@ class Run(NamedTuple):
 class AddressSpace:
     """The pages of one file and what may be done to them."""
 
-    __slots__ = ("ino", "memory", "resident", "size", "store", "volatility")
+    __slots__ = ("ino", "memory", "resident", "size", "store", "volatility", "votes")
 
     def __init__(self, ino: int, memory: Memory, store: PageStore) -> None:
         # -- dependencies --
@@ -71,6 +72,7 @@ class AddressSpace:
         # Pages that the store holds. May reach beyond the end of file (FALLOC_FL_KEEP_SIZE).
         self.resident = BitMap()
         self.volatility = Volatility(self, memory, self.resident)
+        self.votes = Votes(self)
 
     # ---- data ----
 
@@ -101,7 +103,9 @@ class AddressSpace:
         self._store(offset, memoryview(data)[: end - offset])
         self.size = max(self.size, end)
         self._make_resident(pages_touched(offset, end))
-        self.volatility.rewritten(pages_covered(offset, end, self.size))
+        covered = pages_covered(offset, end, self.size)
+        self.volatility.rewritten(covered)
+        self.votes.rewritten(covered)
         return end - offset
 
     def write_back(self, offset: int, data: bytes | memoryview) -> None:
@@ -134,6 +138,7 @@ class AddressSpace:
             keep = pages_for(size)
             self._drop(PageSpan(keep, LAST_PAGE))
             self.volatility.truncate(keep)
+            self.votes.truncate(keep)
             self.store.truncate(size)
         self.size = size
 
@@ -207,10 +212,18 @@ class AddressSpace:
             purged = self.volatility.purged & page_set(span)
             if record_lost:
                 self.volatility.lost |= purged
-            for run in runs(purged & self.resident):
-                self._drop(run)
+            self.votes.told(purged)
+            self.restore(purged)
         self.volatility.unmark(span)
+        for run in self.votes.supported(span):
+            self.volatility.mark(run, 0, voted=True)
         return found
+
+    def restore(self, purged: BitMap) -> None:
+        """Make purged pages zero-filled and clean: somebody has been told."""
+        for run in runs(purged):
+            self._drop(run)
+            self.volatility.forget_purged(run)
 
     def acknowledge_lost(self) -> None:
         """Whoever wanted to know what was lost knows it."""
@@ -238,15 +251,18 @@ class AddressSpace:
 
     def purged_bytes(self, start: int, length: int) -> int:
         """How many bytes of the range are purged."""
+        return self.bytes_in(self.volatility.purged, start, length)
+
+    def bytes_in(self, pages: BitMap, start: int, length: int) -> int:
+        """How many bytes of the range lie in ``pages``."""
         start, end = self._clip(start, length)
-        purged = self.volatility.purged
-        if start >= end or not purged:
+        if start >= end or not pages:
             return 0
         span = pages_touched(start, end)
-        found = count(purged, span) * PAGE_SIZE
-        if span.first in purged:
+        found = count(pages, span) * PAGE_SIZE
+        if span.first in pages:
             found -= start - span.first * PAGE_SIZE
-        if span.end - 1 in purged:
+        if span.end - 1 in pages:
             found -= span.end * PAGE_SIZE - end
         return found
 
@@ -289,6 +305,7 @@ class AddressSpace:
         """The kernel holds nothing older than the purge any more."""
         if drain in self.volatility.drains:
             self.volatility.drains.remove(drain)
+        self.votes.settled()
 
     def draining(self, span: PageSpan) -> bool:
         """Is a purge under way on one of these pages?"""

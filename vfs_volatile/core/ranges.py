@@ -21,15 +21,29 @@ Order = tuple[int, int, int]
 class VolatileRange:
     """A run of pages that one mark made volatile, or what later unmarks left of it."""
 
-    __slots__ = ("age", "behavior", "end", "first", "space")
+    __slots__ = ("age", "behavior", "end", "first", "space", "voted")
 
-    def __init__(self, space: AddressSpace, first: int, end: int, behavior: int, age: int) -> None:
+    def __init__(
+        self,
+        space: AddressSpace,
+        span: PageSpan,
+        behavior: int,
+        age: int,
+        *,
+        voted: bool = False,
+    ) -> None:
         self.space = space
-        self.first = first
-        self.end = end
+        self.first, self.end = span
         self.behavior = behavior
         self.age = age
         """Number of the mark, unique in the mount and growing: the oldest goes first."""
+        self.voted = voted
+        """Do votes of processes alone make it volatile, and no fvrange mark?"""
+
+    def part(self, span: PageSpan, *, voted: bool | None = None) -> VolatileRange:
+        """A range like this one, of ``span`` alone."""
+        voted = self.voted if voted is None else voted
+        return VolatileRange(self.space, span, self.behavior, self.age, voted=voted)
 
     @property
     def span(self) -> PageSpan:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import NamedTuple
 
@@ -12,11 +12,12 @@ from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import PageSpan, count, page_set, runs
 from vfs_volatile.core.ranges import Order, VolatileRange
 
+_NONE = BitMap()
 _SLICE = 1000
 """Ranges looked at in one go: a millisecond or two."""
 
-Barred = Mapping[int, Sequence[PageSpan]]
-"""Inode -> pages that may not be purged (their private mappers forbid it)."""
+Barred = Mapping[int, BitMap]
+"""Inode -> pages that may not be purged: somebody who maps them forbids it."""
 
 
 class Victim(NamedTuple):
@@ -26,19 +27,6 @@ class Victim(NamedTuple):
     spans: list[PageSpan]
     resident: int
     """Pages of memory that purging it frees."""
-
-
-def overlaps_any(span: PageSpan, others: Sequence[PageSpan]) -> bool:
-    """Does ``span`` share a page with one of ``others``?"""
-    return any(span.overlaps(other) for other in others)
-
-
-def without(pages: BitMap, spans: Sequence[PageSpan]) -> BitMap:
-    """``pages`` but those in ``spans``, as a new set."""
-    left = pages.copy()
-    for span in spans:
-        left.remove_range(span.first, span.end)
-    return left
 
 
 class Round:
@@ -51,7 +39,7 @@ class Round:
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
         self._reached: Order | None = None
-        self.barred: dict[int, list[PageSpan]] = {}
+        self.barred: dict[int, BitMap] = {}
         """What the looks of this round found."""
         self.finished = False
         """Has it come to the end of the queue?"""
@@ -78,30 +66,30 @@ def choose(entries: Iterable[VolatileRange], need: int, barred: Barred) -> list[
     for entry in entries:
         if need <= 0:
             break
-        victim = _victim(entry, need, barred.get(entry.space.ino, ()))
+        victim = _victim(entry, need, barred.get(entry.space.ino, _NONE))
         if victim is not None:
             victims.append(victim)
             need -= victim.resident
     return victims
 
 
-def _victim(entry: VolatileRange, need: int, barred: Sequence[PageSpan]) -> Victim | None:
+def _victim(entry: VolatileRange, need: int, barred: BitMap) -> Victim | None:
     resident = entry.space.resident
     if not entry.partial:
-        if overlaps_any(entry.span, barred):
+        if count(barred, entry.span):
             return None
         return Victim(entry, [entry.span], count(resident, entry.span))
-    pages = without(resident & page_set(entry.span), barred)
+    pages = (resident & page_set(entry.span)) - barred
     chosen = BitMap(islice(pages, need))
     return Victim(entry, list(runs(chosen)), len(chosen)) if chosen else None
 
 
-def still_allowed(victim: Victim, barred: Sequence[PageSpan]) -> list[PageSpan]:
+def still_allowed(victim: Victim, barred: BitMap) -> list[PageSpan]:
     """What of ``victim`` may go now that the mappings have been looked at.
 
     The range may have been cut or unmarked meanwhile: a purge up to the age of its mark takes
-    only what is left. ``barred``: the private mappings of its file.
+    only what is left. ``barred``: what those who map the file forbid.
     """
     if not victim.entry.partial:
-        return [] if overlaps_any(victim.entry.span, barred) else victim.spans
-    return [run for span in victim.spans for run in runs(without(page_set(span), barred))]
+        return [] if count(barred, victim.entry.span) else victim.spans
+    return [run for span in victim.spans for run in runs(page_set(span) - barred)]

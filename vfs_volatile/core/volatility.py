@@ -94,6 +94,14 @@ class Volatility:
                     pages |= self.purged & page_set(entry.span.clip(span))
         return pages
 
+    def marked(self, span: PageSpan) -> BitMap:
+        """The pages of ``span`` that an fvrange mark covers."""
+        pages = BitMap()
+        for entry in self.ranges.overlapping(span):
+            if not entry.voted:
+                pages |= page_set(entry.span.clip(span))
+        return pages
+
     def run_from(self, page: int) -> tuple[PageSpan, int, int] | None:
         """The first run that ends after ``page``, its behavior and state: one range, one state."""
         for entry in self.ranges.from_page(page):
@@ -108,26 +116,29 @@ class Volatility:
 
     # ---- what changes; each keeps counts and queue right ----
 
-    def mark(self, span: PageSpan, behavior: int) -> None:
-        """Make the pages of ``span`` volatile that are not."""
+    def mark(self, span: PageSpan, behavior: int, *, voted: bool = False) -> None:
+        """Make the pages of ``span`` volatile that are not.
+
+        What votes alone made volatile keeps its age and behavior, and needs no votes any more
+        if this mark is none.
+        """
         gaps = list(self.ranges.gaps(span))
         if gaps:
             age = self._memory.next_age()
             for gap in gaps:
-                self._add(VolatileRange(self._space, *gap, behavior, age))
+                self._add(VolatileRange(self._space, gap, behavior, age, voted=voted))
                 self._memory.volatile += gap.end - gap.first
+        if not voted:
+            for entry in [entry for entry in self.ranges.overlapping(span) if entry.voted]:
+                self._replace(entry, span, entry.part(entry.span.clip(span), voted=False))
 
     def unmark(self, span: PageSpan) -> None:
         """Cut ``span`` out of the ranges; what is left of them keeps its age and behavior."""
         self.forget_purged(span)
         for old in list(self.ranges.overlapping(span)):
-            self._memory.queue.discard(old)
-            self.ranges.remove(old)
             cut = old.span.clip(span)
             self._memory.volatile -= cut.end - cut.first
-            for left in (PageSpan(old.first, cut.first), PageSpan(cut.end, old.end)):
-                if left:
-                    self._add(VolatileRange(self._space, *left, old.behavior, old.age))
+            self._replace(old, span, None)
         self._leave_drains(span)
 
     def truncate(self, first: int) -> None:
@@ -195,6 +206,17 @@ class Volatility:
         self.ranges.add(new)
         if count(self._resident, new.span):
             self._memory.enqueue(new)
+
+    def _replace(self, old: VolatileRange, span: PageSpan, new: VolatileRange | None) -> None:
+        """Put ``new`` in the place of what ``old`` has in ``span``."""
+        self._memory.queue.discard(old)
+        self.ranges.remove(old)
+        cut = old.span.clip(span)
+        for left in (PageSpan(old.first, cut.first), PageSpan(cut.end, old.end)):
+            if left:
+                self._add(old.part(left))
+        if new is not None:
+            self._add(new)
 
     def _leave_drains(self, span: PageSpan) -> None:
         for drain in self.drains:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from vfs_volatile.core.semantics import PRESETS, Semantics
+
 Access = Literal["sigbus", "zero"]
 """What touching a purged page does where its mark says neither ZERO nor SIGBUS."""
-
-Private = Literal["block", "keep"]
-"""A page with a private mapper: not purged, or purged while its COWed copies are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +22,7 @@ class MountConfig:
     size: int
     """Resident bytes above which writers get ENOSPC."""
     access: Access = "sigbus"
-    private: Private = "block"
+    semantics: Semantics = PRESETS["unified"]
     allow_other: bool = False
     """May other users than the mounting one come in?"""
     mount_options: tuple[str, ...] = ()

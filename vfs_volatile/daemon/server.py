@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import asdict
 
 import trio
 
@@ -13,14 +14,17 @@ from vfs_volatile.native import shim  # isort: skip  # must come before pyfuse3
 import pyfuse3
 
 from vfs_volatile.core.memory import Memory
+from vfs_volatile.core.semantics import Semantics
 from vfs_volatile.daemon.config import MountConfig
 from vfs_volatile.daemon.purger import Purger
 from vfs_volatile.errors import UserError
 from vfs_volatile.fs.addressed import Addressed
 from vfs_volatile.fs.control import Control
+from vfs_volatile.fs.electorate import Electorate
 from vfs_volatile.fs.operations import Operations
 from vfs_volatile.fs.purges import Purges
 from vfs_volatile.fs.tree import Tree
+from vfs_volatile.processes.connector import subscribe
 from vfs_volatile.processes.mappings import MappingScanner
 from vfs_volatile.processes.maps import OwnMount
 from vfs_volatile.store.arena import Arena
@@ -51,9 +55,12 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
     arena = Arena()
     tree = Tree(memory, arena.make_store)
     own = OwnMount(config.mountpoint)
-    purges = Purges(memory, tree.inodes, shim.invalidate, _scanner(config, own))
-    control = Control(memory, purges, Addressed(own, tree.inodes, purges))
-    operations = Operations(tree, memory, control, purges)
+    rules = config.semantics
+    electorate = Electorate(subscribe() if rules.votes else None)
+    purges = Purges(memory, tree.inodes, shim.invalidate, rules, _scanner(config, own), electorate)
+    addressed = Addressed(own, rules, tree.inodes, purges, electorate)
+    control = Control(memory, purges, addressed, _facts(rules, electorate))
+    operations = Operations(rules, tree, memory, control, purges)
     _mount(operations, config)
     try:
         async with trio.open_nursery() as nursery:
@@ -61,6 +68,7 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
             purging = trio.CancelScope()
             nursery.start_soon(_run_purger, purger, memory, purges, purging)
             nursery.start_soon(_stop_on_signal, purges, purging)
+            nursery.start_soon(electorate.follow)
             on_ready()
             await pyfuse3.main(max_tasks=_MAX_TASKS)
             nursery.cancel_scope.cancel()
@@ -89,9 +97,12 @@ async def _stop_on_signal(purges: Purges, purging: trio.CancelScope) -> None:
             pyfuse3.terminate()
 
 
-def _scanner(config: MountConfig, own: OwnMount) -> MappingScanner | None:
-    if config.private == "keep":
-        return None
+def _facts(rules: Semantics, electorate: Electorate) -> dict[str, str]:
+    facts = {rule: str(choice) for rule, choice in asdict(rules).items()}
+    return {**facts, "processes": electorate.view} if rules.votes else facts
+
+
+def _scanner(config: MountConfig, own: OwnMount) -> MappingScanner:
     open_to_all = config.allow_other or os.getuid() == 0
     return MappingScanner(own, only_uid=None if open_to_all else os.getuid())
 

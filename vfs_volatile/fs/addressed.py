@@ -8,53 +8,84 @@ from collections.abc import Mapping
 import trio
 
 from vfs_volatile.abi.ioctls import VRANGE_VOLATILE, FvrangeArgs
+from vfs_volatile.core.semantics import Semantics
 from vfs_volatile.errors import SyscallError
+from vfs_volatile.fs.electorate import Electorate
 from vfs_volatile.fs.inode import Handle, Inode
 from vfs_volatile.fs.purges import Part, Purges
+from vfs_volatile.processes.identity import ProcessId, identify, process_of_thread
 from vfs_volatile.processes.maps import OwnMount, Piece, parse_maps, pieces_at, read_maps
+from vfs_volatile.processes.openers import boot_ticks
 
 
 class Addressed:
-    """The call by address. The state it changes is that of the files (``--mvrange=shared``)."""
+    """The call by address: it changes the state of the files, or casts votes of the caller."""
 
-    def __init__(self, mount: OwnMount, inodes: Mapping[int, Inode], purges: Purges) -> None:
+    def __init__(
+        self,
+        mount: OwnMount,
+        rules: Semantics,
+        inodes: Mapping[int, Inode],
+        purges: Purges,
+        electorate: Electorate,
+    ) -> None:
         self._mount = mount
+        self._rules = rules
         self._inodes = inodes
         self._purges = purges
+        self._electorate = electorate
 
     async def mvrange(self, handle: Handle, args: FvrangeArgs, tid: int) -> int:
         """Mark or unmark the files under the addresses of thread ``tid``, all or nothing.
 
         Returns the bytes found purged. Raises SyscallError: ENOMEM (a part is not mapped),
-        EINVAL (memory that is no shared mapping of this mount), EACCES (a file that is neither
-        the handle's own nor mapped writable), ESRCH and EPERM (the caller cannot be looked at).
+        EINVAL (memory that is no mapping of this mount, or of a kind that the rules refuse),
+        EACCES (a file that is neither the handle's own nor mapped writable), ESRCH and EPERM
+        (the caller cannot be looked at).
         """
         if not args.length:
             return 0  # as madvise(2)
         # In a thread: this waits for the mmap lock of the caller's process.
-        text = await trio.to_thread.run_sync(_maps_of, tid)
+        process, text = await trio.to_thread.run_sync(_caller, tid)
         pieces = pieces_at(parse_maps(text), args.start, args.length)
         parts = [self._part(handle, piece) for piece in pieces]
+        if self._rules.votes:
+            return await self._vote(process, parts, args)
         if args.mode == VRANGE_VOLATILE:
             return sum(space.mark(*span, args.behavior) for space, span in parts)
         return await self._purges.unmark(parts)
+
+    async def _vote(self, process: ProcessId, parts: list[Part], args: FvrangeArgs) -> int:
+        if args.mode != VRANGE_VOLATILE:
+            await self._purges.settle(parts)
+        self._electorate.catch_up()  # a child born before this vote does not inherit it
+        for space, _ in parts:
+            self._electorate.voted(process, space, boot_ticks())
+        if args.mode == VRANGE_VOLATILE:
+            return sum(space.votes.agree(process, *span, args.behavior) for space, span in parts)
+        return sum(space.votes.hold(process, *span) for space, span in parts)
 
     def _part(self, handle: Handle, piece: Piece) -> Part:
         """The bytes that ``piece`` maps, if the caller may mark them."""
         mapping = piece.mapping
         inode = self._inodes.get(mapping.ino)
-        if mapping.device != self._mount.device or not mapping.shared:
+        if mapping.device != self._mount.device or inode is None or inode.space is None:
             raise SyscallError(errno.EINVAL)
-        if inode is None or inode.space is None:
+        if self._rules.mvrange_refused(private=not mapping.shared):
             raise SyscallError(errno.EINVAL)
         if inode is not handle.inode and not mapping.writable:
             raise SyscallError(errno.EACCES)
         return inode.space, (piece.start, piece.length)
 
 
-def _maps_of(tid: int) -> bytes:
+def _caller(tid: int) -> tuple[ProcessId, bytes]:
+    """The process of thread ``tid`` and the text of its maps. Raises SyscallError."""
     try:
-        return read_maps(tid)
+        pid = process_of_thread(tid)
+        process = identify(pid) if pid else None
+        if pid is None or process is None:
+            raise SyscallError(errno.ESRCH)
+        return process, read_maps(pid)
     except (FileNotFoundError, ProcessLookupError):
         raise SyscallError(errno.ESRCH) from None
     except PermissionError:

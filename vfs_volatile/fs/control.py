@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TypeVar
 
 from vfs_volatile.abi import ioctls, xattrs
@@ -47,10 +47,14 @@ def check_range(args: FvrangeArgs) -> None:
 class Control:
     """The control interface of a mount."""
 
-    def __init__(self, memory: Memory, purges: Purges, addressed: Addressed) -> None:
+    def __init__(
+        self, memory: Memory, purges: Purges, addressed: Addressed, facts: Mapping[str, str]
+    ) -> None:
         self._memory = memory
         self._purges = purges
         self._addressed = addressed
+        self._facts = facts
+        """What does not change while mounted: the rules, and how processes are followed."""
         self._setters: dict[str, _Setter] = {
             xattrs.VOLATILE: self._set_volatile,
             xattrs.NONVOLATILE: self._set_nonvolatile,
@@ -179,6 +183,7 @@ class Control:
             "purged_ever": memory.purged_ever * PAGE_SIZE,
             "blocked_purges": self._purges.blocked,
             "unreadable_processes": self._purges.unreadable,
+            **self._facts,
         }
 
     def _mount_values(self) -> dict[str, int]:

@@ -32,6 +32,7 @@ from pyfuse3 import (
 from vfs_volatile.abi import xattrs
 from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.memory import Memory
+from vfs_volatile.core.semantics import Semantics
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.fs.control import Control
 from vfs_volatile.fs.guard import answers_errors
@@ -56,9 +57,12 @@ class Operations(pyfuse3.Operations):
     enable_writeback_cache = False
     supports_dot_lookup = True
 
-    def __init__(self, tree: Tree, memory: Memory, control: Control, purges: Purges) -> None:
+    def __init__(
+        self, rules: Semantics, tree: Tree, memory: Memory, control: Control, purges: Purges
+    ) -> None:
         super().__init__()
         # -- dependencies --
+        self._rules = rules
         self._tree = tree
         self._memory = memory
         self._control = control
@@ -210,6 +214,8 @@ class Operations(pyfuse3.Operations):
     async def release(self, fh: FileHandleT) -> None:
         handle = self._handles.pop(fh)
         handle.inode.closed(writable=handle.writable)
+        if self._rules.lifetime == "last-close" and handle.inode.space is not None:
+            await self._purges.end_unused(handle.inode, handle.inode.space)
 
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
         handle = self._handles[fh]

@@ -17,18 +17,22 @@ SEEK_DATA: during these the kernel holds no page lock.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import trio
+from pyroaring import BitMap
 
 from vfs_volatile.core.address_space import AddressSpace, ByteSpan
+from vfs_volatile.core.consent import Mapper, forbidden
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import PageSpan, page_set, runs
-from vfs_volatile.core.reclaim import Round, Victim, still_allowed, without
+from vfs_volatile.core.reclaim import Round, Victim, still_allowed
+from vfs_volatile.core.semantics import Semantics
 from vfs_volatile.core.volatility import Drain
+from vfs_volatile.fs.electorate import Electorate
 from vfs_volatile.fs.inode import Inode
-from vfs_volatile.processes.mappings import MappingScanner, PrivateMappings
+from vfs_volatile.processes.mappings import MappingScanner
 from vfs_volatile.units import PAGE_SIZE
 
 log = logging.getLogger(__name__)
@@ -63,14 +67,17 @@ class Purges:
         memory: Memory,
         inodes: dict[int, Inode],
         invalidate: Invalidate,
-        scanner: MappingScanner | None,
+        rules: Semantics,
+        scanner: MappingScanner,
+        electorate: Electorate,
     ) -> None:
         # -- dependencies --
         self._memory = memory
         self._inodes = inodes
         self._invalidate = invalidate
+        self._rules = rules
         self._scanner = scanner
-        """None: private mappings do not matter (``--private=keep``)."""
+        self._electorate = electorate
         # -- mutable --
         self._drain_ended = trio.Event()
         """Replaced by a new one each time it is set."""
@@ -78,21 +85,20 @@ class Purges:
         self._making_room = trio.Lock()
         """One writer at a time looks for room: what it finds serves the others too."""
         self.blocked = 0
-        """How often a private mapping kept a range from being purged."""
+        """How often those who map a range kept it from being purged."""
         self.unreadable: list[int] = []
         """Processes whose mappings could not be read at the last look."""
 
     async def purge(self, space: AddressSpace, spans: list[ByteSpan]) -> None:
         """Purge the volatile pages wholly in ``spans`` now, page-exact, whatever the budget."""
         newest = self._memory.newest_age
-        private = (await self._private([space.ino])).of(space.ino)
+        barred = await self._barred([space])
         pages = page_set(PageSpan(0, 0))
         for span in spans:
             pages |= page_set(space.span_of(*span))
-        allowed = without(pages, private)
-        if allowed != pages:
+        if not pages.isdisjoint(barred[space.ino]):
             self.blocked += 1
-        await self._finish([space.begin_purge(runs(allowed), newest)])
+        await self._finish([space.begin_purge(runs(pages - barred[space.ino]), newest)])
 
     async def reclaim(self, need: Callable[[], int]) -> None:
         """Purge in order until ``need()`` pages is 0 or less, or nothing may be purged."""
@@ -114,7 +120,12 @@ class Purges:
                     trio.lowlevel.spawn_system_task(self._finish, drains)
 
     async def unmark(self, parts: list[Part], *, record_lost: bool = False) -> int:
-        """NONVOLATILE for ``parts``, all at one moment; the bytes of them that were purged.
+        """NONVOLATILE for ``parts``, all at one moment; the bytes of them that were purged."""
+        await self.settle(parts)
+        return sum(space.unmark(*span, record_lost=record_lost) for space, span in parts)
+
+    async def settle(self, parts: list[Part]) -> None:
+        """Return at a moment when ``parts`` may be taken back, at once.
 
         Waits for purges under way, so that each is reported, and that nothing stale reaches
         the page afterwards. Where purged pages read as zeros the kernel may hold what was
@@ -126,7 +137,15 @@ class Purges:
             await self._finish([space.begin_purge(runs(pages), newest) for space, pages in zeroed])
         while any(space.draining(space.touched(*span)) for space, span in parts):
             await self._drain_ended.wait()
-        return sum(space.unmark(*span, record_lost=record_lost) for space, span in parts)
+
+    async def end_unused(self, inode: Inode, space: AddressSpace) -> None:
+        """End all marks of a file that nobody has open or mapped any more.
+
+        Of the inode, not of one open file: the RFC of April 2013 acted on each last fput().
+        """
+        await self.settle([(space, (0, 0))])
+        if not inode.opens:
+            space.unmark(0, 0)
 
     async def flush(self, ino: int) -> None:
         """Let the kernel write back what it holds of an inode, and drop it."""
@@ -146,25 +165,41 @@ class Purges:
         while need > 0 and not batch and not this.finished:
             batch = this.choose(min(need, _BATCH_PAGES))
             await trio.lowlevel.checkpoint()
-        inodes = {victim.entry.space.ino for victim in batch}
-        private = await self._private(inodes)
-        this.barred.update((ino, private.of(ino)) for ino in inodes)
+        this.barred |= await self._barred({victim.entry.space for victim in batch})
         return [self._begin(victim, this.barred) for victim in batch]
 
-    async def _private(self, inodes: Iterable[int]) -> PrivateMappings:
-        """The private mappings of those files that existed when this was called."""
+    async def _barred(self, spaces: Collection[AddressSpace]) -> dict[int, BitMap]:
+        """Inode -> pages that may not be purged, for who mapped them when this was called."""
+        barred = {space.ino: BitMap() for space in spaces}
         opened = {
-            ino: inode.openers
-            for ino in inodes
-            if (inode := self._inodes.get(ino)) is not None and inode.openers is not None
+            space.ino: inode.openers
+            for space in spaces
+            if (inode := self._inodes.get(space.ino)) is not None and inode.openers is not None
         }
-        if self._scanner is None or not opened:
-            return PrivateMappings()
-        found = await trio.to_thread.run_sync(self._scanner.scan, opened)
-        self.unreadable = sorted(found.unreadable)
-        return found
+        if self._rules.looks_at_mappers and opened:
+            found = await trio.to_thread.run_sync(self._scanner.scan, opened)
+            self.unreadable = sorted(found.unreadable)
+            self._electorate.catch_up()
+            for space in spaces:
+                if mappers := found.of(space.ino):
+                    barred[space.ino] = self._forbidden(space, mappers)
+        return barred
 
-    def _begin(self, victim: Victim, barred: dict[int, list[PageSpan]]) -> Drain:
+    def _forbidden(self, space: AddressSpace, mappers: list[Mapper]) -> BitMap:
+        inode = self._inodes.get(space.ino)
+        span = space.span_of(0, 0)
+        if self._rules.votes:
+            self._electorate.recognise(mappers)
+        return forbidden(
+            self._rules,
+            page_set(span),
+            space.volatility.marked(span) if self._rules.votes else BitMap(),
+            mappers,
+            space.votes.ballots,
+            unlinked=inode is not None and inode.nlink == 0,
+        )
+
+    def _begin(self, victim: Victim, barred: dict[int, BitMap]) -> Drain:
         space = victim.entry.space
         allowed = still_allowed(victim, barred[space.ino])
         if allowed != victim.spans:

@@ -1,7 +1,7 @@
-"""Who maps the files of a mount private, as /proc/PID/maps shows it (proc_pid_maps(5)).
+"""Who maps the files of a mount, as /proc/PID/maps shows it (proc_pid_maps(5)).
 
 FUSE tells a file system nothing of mmap(2). Each line of ``maps`` carries the mount's device, the
-inode, the file offset, and ``p`` for a private mapping.
+inode, the file offset, and whether the mapping is shared or private.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from vfs_volatile.core.consent import Mapper
 from vfs_volatile.core.pages import LAST_PAGE, PageSpan
+from vfs_volatile.processes.identity import identify
 from vfs_volatile.processes.maps import OwnMount, parse_maps, read_maps
 from vfs_volatile.processes.openers import Openers
 
-_WHOLE_FILE = PageSpan(0, LAST_PAGE)
+_UNKNOWN = Mapper(None, PageSpan(0, LAST_PAGE), private=True)
 _MAX_PASSES = 20
 
 Opened = Mapping[int, Openers]
@@ -23,24 +25,23 @@ Opened = Mapping[int, Openers]
 
 
 @dataclass
-class PrivateMappings:
+class Mappers:
     """What one look at the processes found."""
 
-    spans: dict[int, list[PageSpan]] = field(default_factory=dict)
-    """Inode -> pages that some process has mapped private, or may have."""
+    by_inode: dict[int, list[Mapper]] = field(default_factory=dict)
     unreadable: set[int] = field(default_factory=set)
     """Processes whose mappings could not be read and who may have mapped one of the files."""
 
-    def add(self, ino: int, span: PageSpan) -> None:
-        self.spans.setdefault(ino, []).append(span)
+    def add(self, ino: int, mapper: Mapper) -> None:
+        self.by_inode.setdefault(ino, []).append(mapper)
 
-    def of(self, ino: int) -> list[PageSpan]:
-        """Pages of ``ino`` that are mapped private, or may be."""
-        return self.spans.get(ino, [])
+    def of(self, ino: int) -> list[Mapper]:
+        """Who maps ``ino``, or may."""
+        return self.by_inode.get(ino, [])
 
 
 class MappingScanner:
-    """Looks through /proc for private mappings of one mount's files."""
+    """Looks through /proc for mappings of one mount's files."""
 
     def __init__(self, mount: OwnMount, *, only_uid: int | None) -> None:
         self._mount = mount
@@ -48,17 +49,17 @@ class MappingScanner:
         """If set, only processes that run wholly as this user can reach the mount
         (fuse_permissible_uidgid in linux/fs/fuse/dir.c), so others need not be readable."""
 
-    def scan(self, opened: Opened) -> PrivateMappings:
-        """The private mappings of these files that there are now; maybe newer ones too.
+    def scan(self, opened: Opened) -> Mappers:
+        """The mappings of these files that there are now; maybe newer ones too.
 
-        What cannot be read counts as a mapping of the whole file, if it may be one. Blocks for
+        What cannot be read counts as a private one of the whole file, if it may be one. Blocks for
         a few milliseconds per hundred processes. A process that exits meanwhile may have left a
         child with its mappings, so the list of processes is read until it holds no new one.
         """
-        found = PrivateMappings()
+        found = Mappers()
         for ino, openers in opened.items():
             if openers.unseen:
-                found.add(ino, _WHOLE_FILE)
+                found.add(ino, _UNKNOWN)
         seen = {os.getpid()}  # never maps its own mount
         for _ in range(_MAX_PASSES):
             fresh = {int(name) for name in os.listdir("/proc") if name.isdigit()} - seen
@@ -70,10 +71,10 @@ class MappingScanner:
         # Processes come faster than we can look, and any of them may be a child of a mapper.
         found.unreadable |= fresh
         for ino in opened:
-            found.add(ino, _WHOLE_FILE)
+            found.add(ino, _UNKNOWN)
         return found
 
-    def _scan_process(self, pid: int, opened: Opened, found: PrivateMappings) -> None:
+    def _scan_process(self, pid: int, opened: Opened, found: Mappers) -> None:
         try:
             text = read_maps(pid)
         except (FileNotFoundError, ProcessLookupError):
@@ -84,15 +85,17 @@ class MappingScanner:
         device = self._mount.device
         if device not in text:
             return
+        process = None
         for mapping in parse_maps(text):
-            if mapping.device == device and not mapping.shared and mapping.ino in opened:
-                found.add(mapping.ino, mapping.pages)
+            if mapping.device == device and mapping.ino in opened:
+                process = process or identify(pid)
+                found.add(mapping.ino, Mapper(process, mapping.pages, not mapping.shared))
 
-    def _count_unreadable(self, pid: int, opened: Opened, found: PrivateMappings) -> None:
+    def _count_unreadable(self, pid: int, opened: Opened, found: Mappers) -> None:
         if self._may_reach_the_mount(pid):
             for ino, openers in opened.items():
                 if openers.may_include(pid):
-                    found.add(ino, _WHOLE_FILE)
+                    found.add(ino, _UNKNOWN)
                     found.unreadable.add(pid)
 
     def _may_reach_the_mount(self, pid: int) -> bool:

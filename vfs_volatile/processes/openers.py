@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import time
 
+from vfs_volatile.processes.identity import identify
+
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -39,10 +41,11 @@ class Openers:
 
     def may_include(self, pid: int) -> bool:
         """May process ``pid`` have the file mapped, as far as its age and threads tell?"""
+        process = identify(pid)
+        if process is None:
+            return False
         try:
-            with open(f"/proc/{pid}/stat", "rb") as file:
-                born = int(file.read().rpartition(b")")[2].split()[19])
             threads = {int(name) for name in os.listdir(f"/proc/{pid}/task")}
         except (FileNotFoundError, ProcessLookupError):
             return False
-        return born >= self.since or not self.tids.isdisjoint(threads)
+        return process.born >= self.since or not self.tids.isdisjoint(threads)

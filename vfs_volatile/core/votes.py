@@ -1,0 +1,118 @@
+"""Votes of processes on the pages of one file (``--mvrange=process``, Minchan Kim's proposal).
+
+A page that no fvrange mark covers is purged only if every process that maps it has agreed; one that
+a process holds is not purged while that process lives. Who maps what is told from outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from pyroaring import BitMap
+
+from vfs_volatile.core.consent import Ballot, Process
+from vfs_volatile.core.pages import LAST_PAGE, PageSpan, page_set, runs
+from vfs_volatile.units import PAGE_SIZE
+
+if TYPE_CHECKING:
+    from vfs_volatile.core.address_space import AddressSpace
+
+
+class Votes:
+    """What processes have said of one file by mvrange."""
+
+    __slots__ = ("_ballots", "_leaving", "_space")
+
+    def __init__(self, space: AddressSpace) -> None:
+        self._space = space
+        # INVARIANT: a page that votes alone make volatile is agreed to by one of them at least.
+        self._ballots: dict[Process, Ballot] = {}
+        self._leaving: list[Process] = []
+        """Voters that ended while a purge was under way; their votes end with it."""
+
+    @property
+    def ballots(self) -> Mapping[Process, Ballot]:
+        """By process; not to be changed."""
+        return self._ballots
+
+    def agree(self, process: Process, start: int, length: int, behavior: int) -> int:
+        """mvrange VOLATILE: the pages wholly inside may go; bytes of the range purged already."""
+        span = self._space.span_of(start, length)
+        ballot = self._ballots.setdefault(process, Ballot())
+        ballot.agreed |= page_set(span)
+        ballot.held -= page_set(span)
+        self._space.volatility.mark(span, behavior, voted=True)
+        return self._space.purged_bytes(start, length)
+
+    def hold(self, process: Process, start: int, length: int) -> int:
+        """mvrange NONVOLATILE: these pages stay; the bytes that were purged.
+
+        Where votes alone made a page volatile it becomes zeros for all, and the others who had
+        agreed are told when they ask. Where an fvrange mark did, it stays purged: the answer to
+        that mark is still owed to fvrange. Nothing there may be draining.
+        """
+        touched = page_set(self._space.touched(start, length))
+        ballot = self._ballots.setdefault(process, Ballot())
+        purged = self._space.volatility.purged & touched
+        found = self._space.bytes_in(purged | (ballot.lost & touched), start, length)
+        owed = purged & self._space.volatility.marked(self._space.touched(start, length))
+        self.told(purged - owed)
+        self._space.restore(purged - owed)
+        ballot.agreed -= touched
+        ballot.lost -= touched
+        ballot.held |= touched
+        self._end_unsupported(touched)
+        return found
+
+    def told(self, purged: BitMap) -> None:
+        """Somebody takes purged pages back: all others who agreed have yet to be told."""
+        for ballot in self._ballots.values():
+            ballot.lost |= purged & ballot.agreed
+
+    def inherit(self, parent: Process, child: Process) -> None:
+        """fork(2) copies the votes, what is still to be told included."""
+        if parent in self._ballots:
+            self._ballots[child] = self._ballots[parent].copy()
+
+    def drop(self, process: Process) -> None:
+        """exit(2) and execve(2) end the votes of a process."""
+        if self._space.draining(PageSpan(0, LAST_PAGE)):
+            self._leaving.append(process)
+            return
+        ballot = self._ballots.pop(process, None)
+        if ballot is not None:
+            self._end_unsupported(ballot.agreed)
+
+    def settled(self) -> None:
+        """A purge has ended."""
+        leaving, self._leaving = self._leaving, []
+        for process in leaving:
+            self.drop(process)
+
+    def rewritten(self, span: PageSpan) -> None:
+        """These pages were stored whole: what was lost there has been replaced."""
+        for ballot in self._ballots.values():
+            ballot.lost -= page_set(span)
+
+    def truncate(self, first: int) -> None:
+        """Forget everything about the pages from ``first`` on."""
+        for ballot in self._ballots.values():
+            for pages in (ballot.agreed, ballot.held, ballot.lost):
+                pages.remove_range(first, LAST_PAGE)
+
+    def supported(self, span: PageSpan) -> Iterable[PageSpan]:
+        """The runs of ``span`` that some process has agreed to."""
+        agreed = BitMap()
+        for ballot in self._ballots.values():
+            agreed |= ballot.agreed
+        return list(runs(agreed & page_set(span)))
+
+    def _end_unsupported(self, pages: BitMap) -> None:
+        """End what votes alone made volatile where nobody agrees any more."""
+        for ballot in self._ballots.values():
+            pages = pages - ballot.agreed
+        for run in runs(pages):
+            for lone in runs(page_set(run) - self._space.volatility.marked(run)):
+                start, length = lone.first * PAGE_SIZE, (lone.end - lone.first) * PAGE_SIZE
+                self._space.unmark(start, length)

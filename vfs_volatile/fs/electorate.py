@@ -1,0 +1,105 @@
+"""Keeps votes in step with those who cast them: fork copies them, exec and exit end them."""
+
+from __future__ import annotations
+
+import trio
+
+from vfs_volatile.core.address_space import AddressSpace
+from vfs_volatile.core.consent import Mapper
+from vfs_volatile.processes.connector import Ended, Event, Fork, ProcessEvents
+from vfs_volatile.processes.identity import ProcessId, identify, look_at
+
+
+class Electorate:
+    """The processes that have cast votes, and the files they cast them on.
+
+    With ``events`` each fork, exec and exit is known in its order. Without, a child is recognised
+    when its mappings are looked at, and takes its parent's votes only if it is younger than all of
+    them: a vote that may be younger than the child is not taken for the child's.
+    """
+
+    def __init__(self, events: ProcessEvents | None) -> None:
+        # -- dependencies --
+        self._events = events
+        # -- mutable --
+        self._voters: dict[ProcessId, set[AddressSpace]] = {}
+        self._by_pid: dict[int, ProcessId] = {}
+        """The voters that are alive, as far as is known."""
+        self._last_vote: dict[ProcessId, int] = {}
+        """When a voter voted last, in clock ticks since boot."""
+
+    @property
+    def view(self) -> str:
+        """How processes are followed, for whoever asks."""
+        return "connector" if self._events else "scan"
+
+    def voted(self, process: ProcessId, space: AddressSpace, ticks: int) -> None:
+        """``process`` votes on ``space`` now; call catch_up() before it does."""
+        self._voters.setdefault(process, set()).add(space)
+        self._by_pid[process.pid] = process
+        self._last_vote[process] = ticks
+
+    def catch_up(self) -> None:
+        """Take in all that has happened to voters until now."""
+        if self._events is None:
+            self._sweep()
+            return
+        for event in self._events.pending():
+            self._handle(event)
+        if self._events.overrun:
+            self._events.overrun = False
+            self._sweep()
+
+    def recognise(self, mappers: list[Mapper]) -> None:
+        """Give voters' children that were born unseen the votes they inherited."""
+        if self._events is not None:
+            return  # none is born unseen
+        for mapper in mappers:
+            child = mapper.process
+            if isinstance(child, ProcessId) and child not in self._voters:
+                self._recognise(child)
+
+    async def follow(self) -> None:
+        """Take events in as they come, until cancelled."""
+        if self._events is None:
+            await trio.sleep_forever()
+        while True:
+            assert self._events is not None
+            await trio.lowlevel.wait_readable(self._events.socket)
+            self.catch_up()
+
+    # ---- helpers ----
+
+    def _handle(self, event: Event) -> None:
+        match event:
+            case Fork(parent, child) if parent in self._by_pid:
+                born = look_at(child)
+                if born is not None:
+                    # As it was at birth: if it has run another program since, it is not this one.
+                    voter = self._by_pid[parent]
+                    self._inherit(voter, born.id._replace(stack=voter.stack))
+            case Ended(pid) if pid in self._by_pid:
+                self._drop(self._by_pid[pid])
+
+    def _sweep(self) -> None:
+        for process in list(self._voters):
+            if identify(process.pid) != process:
+                self._drop(process)
+
+    def _recognise(self, child: ProcessId) -> None:
+        looked = look_at(child.pid)
+        parent = self._by_pid.get(looked.parent) if looked else None
+        if parent and parent.stack == child.stack and child.born > self._last_vote[parent]:
+            self._inherit(parent, child)
+
+    def _inherit(self, parent: ProcessId, child: ProcessId) -> None:
+        for space in self._voters[parent]:
+            space.votes.inherit(parent, child)
+            self.voted(child, space, self._last_vote[parent])
+
+    def _drop(self, process: ProcessId) -> None:
+        if self._by_pid.get(process.pid) == process:
+            del self._by_pid[process.pid]
+        self._last_vote.pop(process, None)
+        for space in self._voters.pop(process, set()):
+            space.votes.drop(process)
