@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -248,6 +249,7 @@ class Machine(RuleBasedStateMachine):
         self.same(lambda side: side.on_name(lambda path: sorted(os.listdir(path)), name))
 
 
+@pytest.mark.timeout(400)  # a failure is shrunk before it is reported, that takes minutes
 def test_random_calls(sides: Sides, ours: Mount) -> None:
     run_state_machine_as_test(
         lambda: Machine(sides, ours),  # type: ignore[arg-type]  # documented to take a factory

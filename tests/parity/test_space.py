@@ -63,6 +63,17 @@ def test_fallocate(here: Path) -> Iterator[object]:
 
 
 @on_both
+def test_a_page_punched_in_part_is_kept(here: Path) -> Iterator[object]:
+    """Also when the part reaches to the end of file, or lies beyond it."""
+    for size, start, length in ((100, 0, 100), (100, 50, 60), (0, 0, 1), (PAGE + 1, PAGE, 2)):
+        with opened(here / f"{size}.{start}") as fd:
+            os.pwrite(fd, b"x" * size, 0)
+            fallocate(fd, KEEP, 0, 2 * PAGE)
+            yield size, start, length, attempt(fallocate, fd, PUNCH, start, length)
+            yield look(fd), whole(fd)
+
+
+@on_both
 def test_memory_beyond_the_end(here: Path) -> Iterator[object]:
     """Allocated by FALLOC_FL_KEEP_SIZE: counted, zero when the file grows over it."""
     with opened(here / "file") as fd:

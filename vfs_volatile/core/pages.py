@@ -92,24 +92,9 @@ def next_page(pages: BitMap, page: int) -> int | None:
 
 
 def last_page(pages: BitMap, page: int) -> int | None:
-    """The last of ``pages`` at or before ``page``; O(log distance)."""
-    low = beyond = page
-    step = 1
-    while (found := next_page(pages, low)) is None or found > page:
-        if low == 0:
-            return None
-        beyond = low
-        low = max(0, page - step)
-        step *= 4
-    # In pages: found. Not in pages: [beyond, page].
-    while beyond - found > 1:
-        middle = (found + beyond) // 2
-        later = next_page(pages, middle)
-        if later is None or later >= beyond:
-            beyond = middle
-        else:
-            found = later
-    return found
+    """The last of ``pages`` at or before ``page``."""
+    rank = pages.rank(page)
+    return pages[rank - 1] if rank else None
 
 
 def run_end(pages: BitMap, first: int) -> int:

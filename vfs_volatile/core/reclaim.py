@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import NamedTuple
 
@@ -46,15 +46,15 @@ class Round:
 
     def choose(self, need: int) -> list[Victim]:
         """Victims of the next slice that free up to ``need`` pages; perhaps none, see finished."""
-        entries = list(islice(self._memory.queue.from_order(self._reached), _SLICE))
-        victims = choose(entries, need, self.barred)
-        if sum(victim.resident for victim in victims) >= need:
-            self._reached = victims[-1].entry.order
-        elif len(entries) == _SLICE:
-            self._reached = entries[-1].order
-        else:
-            self.finished = True
-        return victims
+        return choose(self._walk(), need, self.barred)
+
+    def _walk(self) -> Iterator[VolatileRange]:
+        seen = 0
+        for entry in islice(self._memory.queue.from_order(self._reached), _SLICE):
+            seen += 1
+            self._reached = entry.order
+            yield entry
+        self.finished = seen < _SLICE
 
 
 def choose(entries: Iterable[VolatileRange], need: int, barred: Barred) -> list[Victim]:
@@ -63,9 +63,8 @@ def choose(entries: Iterable[VolatileRange], need: int, barred: Barred) -> list[
     A FULL range goes whole or not at all; of a PARTIAL one only what is needed, lowest first.
     """
     victims = []
-    for entry in entries:
-        if need <= 0:
-            break
+    left = iter(entries)
+    while need > 0 and (entry := next(left, None)) is not None:
         victim = _victim(entry, need, barred.get(entry.space.ino, _NONE))
         if victim is not None:
             victims.append(victim)

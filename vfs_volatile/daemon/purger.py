@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 
 import trio
 
@@ -31,15 +30,21 @@ class Purger:
     async def run(self, memory: Memory, purges: Purges) -> None:
         """Run until cancelled."""
         while True:
+            self._pressure = trio.Event()  # before the round: what comes during it counts
             started = trio.current_time()
-            try:
-                await purges.reclaim(lambda: memory.excess)
-            except Exception:  # a bug here must not take the files of the mount with it
-                log.exception("purging failed")
-            blocked = memory.excess > 0 and len(memory.queue) > 0
-            took = trio.current_time() - started
-            if blocked:
-                await trio.sleep(max(_PAUSE_SECONDS, took))
-            self._pressure = trio.Event()
-            with trio.move_on_after(max(_RETRY_SECONDS, 10 * took) if blocked else math.inf):
+            blocked = await self._round(memory, purges)
+            if not memory.excess or not memory.queue:
                 await self._pressure.wait()
+            elif blocked:
+                took = trio.current_time() - started
+                await trio.sleep(max(_PAUSE_SECONDS, took))
+                with trio.move_on_after(max(_RETRY_SECONDS, 10 * took)):
+                    await self._pressure.wait()
+
+    async def _round(self, memory: Memory, purges: Purges) -> bool:
+        """Purge what may be purged; was something kept from it?"""
+        try:
+            return await purges.reclaim(lambda: memory.excess)
+        except Exception:  # a bug here must not take the files of the mount with it
+            log.exception("purging failed")
+            return True

@@ -100,11 +100,15 @@ class Purges:
             self.blocked += 1
         await self._finish([space.begin_purge(runs(pages - barred[space.ino]), newest)])
 
-    async def reclaim(self, need: Callable[[], int]) -> None:
-        """Purge in order until ``need()`` pages is 0 or less, or nothing may be purged."""
+    async def reclaim(self, need: Callable[[], int]) -> bool:
+        """Purge in order until ``need()`` pages is 0 or less, or nothing may be purged.
+
+        Returns whether something was kept from being purged.
+        """
         this = Round(self._memory)
         while drains := await self._begin_batch(need(), this):
             await self._finish(drains)
+        return any(this.barred.values())
 
     async def make_room(self, pages: int) -> None:
         """Let volatile pages give way to a writer who is about to add ``pages``.

@@ -1,0 +1,115 @@
+"""A fresh mount for one play of a scenario, watched and unmounted from outside.
+
+Nothing here touches a file of the mount, so nothing here can hang in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from vfs_volatile.demo.leash import end_with_parent
+from vfs_volatile.demo.modules import run_module
+from vfs_volatile.errors import UserError
+from vfs_volatile.mountinfo import find_mount
+
+_START_SECONDS = 20.0
+_END_SECONDS = 10.0
+_READY = b"ready "
+_ERROR = "vfs-volatile: "
+
+
+class FreshMount:
+    """``vfs-volatile mount DIR -f`` as a child process that ends with us.
+
+    It starts when it is made; entering it waits until the mount serves.
+    """
+
+    def __init__(self, directory: Path, log: Path, options: Sequence[str]) -> None:
+        """Mount at the empty ``directory``; ``log`` gets the daemon's stderr."""
+        self._directory = directory
+        self._log = log
+        with log.open("wb") as stderr:
+            self._daemon = run_module(
+                "vfs_volatile",
+                *("mount", str(directory), "-f", *options),
+                stderr=stderr,
+                preexec_fn=lambda: end_with_parent(signal.SIGTERM),  # it unmounts then
+            )
+
+    def __enter__(self) -> Self:
+        try:
+            self._wait_until_ready()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._end()
+
+    def abort(self) -> None:
+        """End all that waits for an answer of the mount (linux/Documentation/filesystems/fuse)."""
+        mount = find_mount(str(self._directory))
+        if mount is not None:
+            with contextlib.suppress(OSError):
+                Path(f"/sys/fs/fuse/connections/{mount.device[1]}/abort").write_text("1")
+
+    def last_words(self) -> str:
+        """What the daemon said last on stderr; empty if it said nothing."""
+        lines = self._log.read_text(errors="replace").split("\n")
+        said = [line.strip() for line in lines if line.strip()]
+        return said[-1].removeprefix(_ERROR) if said else ""
+
+    def _wait_until_ready(self) -> None:
+        output = self._daemon.stdout
+        assert output is not None
+        deadline = time.monotonic() + _START_SECONDS
+        said = b""
+        while not (said.startswith(_READY) and said.endswith(b"\n")):
+            left = max(0.0, deadline - time.monotonic())
+            if not select.select([output], [], [], left)[0]:
+                raise UserError(
+                    f"the mount was not ready within {_START_SECONDS:.0f} s; is the machine busy?"
+                )
+            chunk = os.read(output.fileno(), 4096)
+            if not chunk:
+                raise UserError(self.last_words() or "the daemon ended without a word")
+            said += chunk
+
+    def _end(self) -> None:
+        """Have the daemon unmount and end; free the mount by force if it does not."""
+        self._daemon.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._daemon.wait(_END_SECONDS)
+        mountpoint = str(self._directory)
+        if self._daemon.returncode is None or find_mount(mountpoint):
+            self.abort()
+            self._daemon.kill()
+            self._daemon.wait()
+            _unmount_lazily(mountpoint)
+        if self._daemon.stdout is not None:
+            self._daemon.stdout.close()
+        if find_mount(mountpoint):
+            raise UserError(f"{mountpoint} could not be unmounted; try: umount -l {mountpoint}")
+
+
+def _unmount_lazily(mountpoint: str) -> None:
+    command = ["umount", "-l"] if os.geteuid() == 0 else ["fusermount3", "-u", "-z"]
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        subprocess.run(
+            [*command, mountpoint], capture_output=True, check=False, timeout=_END_SECONDS
+        )

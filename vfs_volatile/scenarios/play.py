@@ -1,0 +1,124 @@
+"""Playing a scenario: on a fresh mount, step by step, within a limit of time."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from pathlib import Path
+
+from vfs_volatile.core.semantics import Preset
+from vfs_volatile.demo.leash import end_with_parent
+from vfs_volatile.errors import UserError
+from vfs_volatile.scenarios.cast import Cast, OutOfTimeError, PlayError
+from vfs_volatile.scenarios.grammar import SYSTEM
+from vfs_volatile.scenarios.model import Outcome, Scenario, Seen, Step
+
+LIMIT_SECONDS = 30.0
+"""For one play, the start of its mount included."""
+AT_ONCE = 2
+"""Plays at the same time."""
+
+
+def play(scenario: Scenario, preset: Preset) -> Outcome:
+    """Play a scenario under one preset, on a mount of its own that is gone afterwards."""
+    began = time.monotonic()
+    seen: list[Seen] = []
+    problem = ""
+    work = Path(tempfile.mkdtemp(prefix="vfs-volatile-scenario-"))
+    try:
+        _play_in(work, scenario, preset, seen)
+    except (PlayError, UserError) as error:
+        problem = str(error)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    seconds = time.monotonic() - began
+    return Outcome(scenario.name, preset, tuple(seen), problem, round(seconds, 3))
+
+
+def play_all(
+    executor: Executor, plays: Sequence[tuple[Scenario, Preset]]
+) -> Iterator[tuple[Scenario, Outcome]]:
+    """What becomes of the plays, as each ends."""
+    futures: dict[Future[Outcome], Scenario] = {
+        executor.submit(play, scenario, preset): scenario for scenario, preset in plays
+    }
+    for future in as_completed(futures):
+        yield futures[future], future.result()
+
+
+@contextmanager
+def players() -> Iterator[Executor]:
+    """Processes that play. Leaving waits for the plays under way, which unmount, and starts none."""
+    executor = ProcessPoolExecutor(
+        AT_ONCE, multiprocessing.get_context("spawn"), initializer=_be_a_player
+    )
+    try:
+        yield executor
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _be_a_player() -> None:
+    """A player ends with us, but not by Ctrl-C: it has a mount to take down first."""
+    end_with_parent(signal.SIGTERM)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _play_in(work: Path, scenario: Scenario, preset: Preset, seen: list[Seen]) -> None:
+    from vfs_volatile.scenarios.mounting import FreshMount
+
+    directory = work / "mnt"
+    directory.mkdir()
+    mount = FreshMount(directory, work / "daemon.log", options(scenario, preset))
+    ends = time.monotonic() + LIMIT_SECONDS
+    with mount, Cast(work, directory, _first_actors(scenario), ends) as cast:
+        try:
+            cast.assemble()
+            for name, letters in scenario.files.items():
+                cast.create(name, letters)
+            for step in scenario.steps:
+                seen.append(_step(cast, step, preset))
+        except PlayError as error:
+            if isinstance(error, OutOfTimeError):
+                mount.abort()  # or a process that hangs in it could not end
+            words = cast.last_words() or mount.last_words()
+            at = f"step {len(seen) + 1}: " if len(seen) < len(scenario.steps) else ""
+            raise PlayError(f"{at}{error}" + (f" ({words})" if words else "")) from None
+
+
+def options(scenario: Scenario, preset: Preset) -> list[str]:
+    """The options of ``vfs-volatile mount`` for a play."""
+    words = ["--semantics", preset]
+    for name, value in scenario.mount.items():
+        words += [f"--{name}", value]
+    return words
+
+
+def _first_actors(scenario: Scenario) -> list[str]:
+    """Those who are there from the start: all that nobody forks."""
+    born = {step.command.arguments["ACTOR"] for step in scenario.steps if _forks(step)}
+    names = {step.actor for step in scenario.steps} - {SYSTEM}
+    return sorted(names - born)
+
+
+def _forks(step: Step) -> bool:
+    return step.command.verb == "fork"
+
+
+def _step(cast: Cast, step: Step, preset: Preset) -> Seen:
+    result = cast.do(step.actor, step.command)
+    return Seen(step.number, result, expectation(step, preset)(result))
+
+
+def expectation(step: Step, preset: Preset) -> Callable[[str], bool]:
+    """Whether a result is what the step expects; a step that expects nothing has to succeed."""
+    if step.expect is not None:
+        return step.expect[preset].__eq__
+    return lambda result: result not in errno.errorcode.values() and "X" not in result
