@@ -337,6 +337,8 @@ class Machine(RuleBasedStateMachine):
     def _compare_pages(space: AddressSpace, model: ModelFile) -> None:
         assert space.size == model.size
         assert set(space.resident) == {n for n, page in model.pages.items() if page.resident}
+        whole = outcome(partial(space.read, 0, space.size))
+        assert whole == outcome(partial(model.read, 0, model.size))
         for number in range(MAX_PAGES + 1):
             offset = number * PAGE_SIZE
             there = outcome(partial(space.read, offset, PAGE_SIZE))

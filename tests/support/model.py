@@ -99,14 +99,15 @@ class ModelFile:
         self.size = size
 
     def punch_hole(self, offset: int, length: int) -> None:
-        """Zero, intact, as volatile as before (rule 7)."""
+        """Zero, intact, as volatile as before (rule 7); only a page covered to its end is freed."""
         for chunk in self._chunks(offset, offset + length):
-            if chunk.whole:
-                page = self.page(chunk.number)
+            page = self.page(chunk.number)
+            if chunk.stop - chunk.start == PAGE_SIZE:
                 self._forget_data(page)
-                page.purged = page.lost = False
             else:
                 self._zero(chunk)
+            if chunk.whole:
+                page.purged = page.lost = False
 
     def allocate(self, offset: int, length: int, *, keep_size: bool) -> None:
         chunks = list(self._chunks(offset, offset + length))

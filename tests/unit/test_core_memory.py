@@ -9,10 +9,11 @@ from pyroaring import BitMap
 
 from tests.support.stores import FakeStore
 from vfs_volatile.abi.ioctls import VRANGE_FULL, VRANGE_PARTIAL, vrange_priority
+from vfs_volatile.core import reclaim
 from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import PageSpan
-from vfs_volatile.core.reclaim import choose, still_allowed
+from vfs_volatile.core.reclaim import Round, choose, still_allowed
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.units import PAGE_SIZE
 
@@ -173,6 +174,29 @@ def test_what_still_may_go_after_a_look_at_the_mappings(
     mount.file(4).mark(0, 0, behavior)
     victim = choose(mount.memory.queue, 4, {})[0]
     assert still_allowed(victim, BitMap(n for ends in barred for n in range(*ends))) == left
+
+
+@pytest.mark.parametrize("slice_length", [2, 3, 100])
+def test_a_round_goes_through_the_queue_once_in_slices(
+    mount: Mount, monkeypatch: pytest.MonkeyPatch, slice_length: int
+) -> None:
+    """What is barred is passed over, and not looked at again."""
+    monkeypatch.setattr(reclaim, "_SLICE", slice_length)
+    for _ in range(5):
+        mount.file(2).mark(0, 0, VRANGE_FULL)
+    passing = Round(mount.memory)
+    passing.barred = {2: BitMap([1]), 5: BitMap([0])}
+    seen = []
+    for _ in range(20):
+        victims = passing.choose(1)
+        seen += [victim.entry.space.ino for victim in victims]
+        for victim in victims:
+            victim.entry.space.end_purge(victim.entry.space.begin_purge(victim.spans, 99))
+        if passing.finished:
+            break
+    assert passing.finished
+    assert seen == [1, 3, 4]
+    assert mount.memory.resident == 4
 
 
 # ---- budget, size, pressure ----

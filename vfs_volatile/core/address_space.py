@@ -147,10 +147,10 @@ class AddressSpace:
         end = min(offset + length, MAX_BYTES)
         if end <= offset:
             return
-        covered = pages_covered(offset, end, self.size)
+        covered = pages_covered(offset, end, MAX_BYTES)
         if covered:
             self._drop(covered)
-            self.volatility.zeroed(covered)
+        self.volatility.zeroed(pages_covered(offset, end, self.size))
         for page in self._edges(pages_touched(offset, end), covered):
             if page in self.resident:
                 start = max(offset, page * PAGE_SIZE)

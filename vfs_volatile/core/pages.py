@@ -11,6 +11,8 @@ from vfs_volatile.units import PAGE_SIZE, pages_for
 
 LAST_PAGE = 1 << 32
 """One past the highest page of any file: page numbers are 32 bits, as in ext4."""
+_NEAR = 4
+"""How far asking page by page is faster than counting."""
 MAX_BYTES = LAST_PAGE * PAGE_SIZE
 """No file is larger (EFBIG): 16 TiB with pages of 4 KiB."""
 
@@ -80,6 +82,8 @@ def page_set(span: PageSpan) -> BitMap:
 
 def count(pages: BitMap, span: PageSpan) -> int:
     """How many of ``pages`` lie in ``span``."""
+    if span.end - span.first == 1:
+        return int(span.first in pages)  # many times faster than counting
     return pages.range_cardinality(span.first, span.end) if span else 0
 
 
@@ -93,6 +97,9 @@ def next_page(pages: BitMap, page: int) -> int | None:
 
 def last_page(pages: BitMap, page: int) -> int | None:
     """The last of ``pages`` at or before ``page``."""
+    for near in range(page, max(-1, page - _NEAR), -1):
+        if near in pages:
+            return near
     rank = pages.rank(page)
     return pages[rank - 1] if rank else None
 

@@ -154,8 +154,8 @@ class Volatility:
 
     def zeroed(self, span: PageSpan) -> None:
         """These pages were made zero on purpose: neither purged nor lost."""
-        self.forget_purged(span)
-        if self.lost and span:
+        if span:
+            self.forget_purged(span)
             self.lost.remove_range(*span)
 
     def added(self, span: PageSpan) -> None:

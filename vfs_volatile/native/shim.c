@@ -25,6 +25,7 @@ static void shim_on_write(fuse_req_t, uint64_t fh, const char *data, size_t size
 			  int write_back);
 
 static struct fuse_session *session;
+static int capabilities; /* has a file ever been given security.capability? */
 static struct fuse_lowlevel_ops wrapped;
 
 static void on_init(void *userdata, struct fuse_conn_info *conn)
@@ -63,6 +64,23 @@ static void on_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence,
 	shim_on_lseek(req, fi->fh, offset, whence);
 }
 
+/* The kernel asks for this before every write(2); as long as no file has it, that need not cost. */
+static void on_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+{
+	if (!capabilities && strcmp(name, "security.capability") == 0)
+		fuse_reply_err(req, ENODATA);
+	else
+		wrapped.getxattr(req, ino, name, size);
+}
+
+static void on_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,
+			size_t size, int flags)
+{
+	if (strcmp(name, "security.capability") == 0)
+		capabilities = 1;
+	wrapped.setxattr(req, ino, name, value, size, flags);
+}
+
 /* pyfuse3 has a write handler, but drops the bit that tells write-back from write(2). */
 static void on_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset,
 		     struct fuse_file_info *fi)
@@ -77,6 +95,8 @@ static const struct fuse_lowlevel_ops *amend(struct fuse_lowlevel_ops *ops,
 	memcpy(&wrapped, given, size < sizeof wrapped ? size : sizeof wrapped);
 	*ops = wrapped;
 	ops->init = on_init;
+	ops->getxattr = on_getxattr;
+	ops->setxattr = on_setxattr;
 	ops->ioctl = on_ioctl;
 	ops->fallocate = on_fallocate;
 	ops->lseek = on_lseek;
