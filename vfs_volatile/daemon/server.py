@@ -36,6 +36,9 @@ FSNAME = "vfs-volatile"
 _MAX_TASKS = 10_000
 """Requests served at a time. Some wait for others (an unmark for a write-back), so never few."""
 
+_STOP_SECONDS = 10.0
+"""How long the end of the daemon waits for a purge under way."""
+
 
 def serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
     """Mount, call ``on_ready``, and serve until unmounted or told to stop by SIGTERM or SIGINT.
@@ -97,7 +100,7 @@ async def _run_purger(
 
 
 async def _stop_on_signal(purges: Purges, purging: trio.CancelScope) -> None:
-    """On SIGTERM or SIGINT end the main loop, but not under a purge.
+    """On SIGTERM or SIGINT end the main loop, but not under a purge if that can be helped.
 
     A purge waits in the kernel for write-backs that this process must still answer; a process
     that stopped to answer would wait for itself.
@@ -105,7 +108,8 @@ async def _stop_on_signal(purges: Purges, purging: trio.CancelScope) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for _ in signals:
             purging.cancel()
-            await purges.wait_idle()
+            with trio.move_on_after(_STOP_SECONDS):
+                await purges.wait_idle()
             pyfuse3.terminate()
 
 

@@ -46,7 +46,7 @@ class Addressed:
         if not args.length:
             return 0  # as madvise(2)
         # In a thread: this waits for the mmap lock of the caller's process.
-        process, text = await trio.to_thread.run_sync(_caller, tid)
+        process, text = await trio.to_thread.run_sync(_caller, tid, abandon_on_cancel=True)
         pieces = pieces_at(parse_maps(text), args.start, args.length)
         parts = [self._part(handle, piece) for piece in pieces]
         if self._rules.votes:

@@ -46,7 +46,6 @@ _ROOM_SECONDS = 2.0
 Invalidate = Callable[[int, int, int], None]
 """``invalidate(ino, offset, length)``: the kernel drops its copy; blocks, raises OSError."""
 
-
 Part = tuple[AddressSpace, ByteSpan]
 """Bytes of a file."""
 
@@ -181,7 +180,9 @@ class Purges:
             if (inode := self._inodes.get(space.ino)) is not None and inode.openers is not None
         }
         if self._rules.looks_at_mappers and opened:
-            found = await trio.to_thread.run_sync(self._scanner.scan, opened)
+            found = await trio.to_thread.run_sync(
+                self._scanner.scan, opened, abandon_on_cancel=True
+            )
             self.unreadable = sorted(found.unreadable)
             self._electorate.catch_up()
             for space in spaces:
