@@ -19,7 +19,7 @@ from vfs_volatile.abi.ioctls import (
     VRANGE_ZERO,
     vrange_priority,
 )
-from vfs_volatile.client.calls import fvrange, fvrange_next, fvrange_purge
+from vfs_volatile.client.calls import fvrange, fvrange_many, fvrange_next, fvrange_purge
 from vfs_volatile.client.mapped import mvrange
 
 __version__ = "0.1.0"
@@ -33,6 +33,7 @@ __all__ = [
     "VRANGE_ZERO",
     "__version__",
     "fvrange",
+    "fvrange_many",
     "fvrange_next",
     "fvrange_purge",
     "mvrange",

@@ -17,6 +17,7 @@ from tests.support import fvrange
 from tests.support.files import VFile
 from tests.support.fvrange import pages
 from tests.support.mount import Mount
+from vfs_volatile.abi.ioctls import FVRANGE_IOC_MVRANGE, FVRANGE_IOC_VEC
 
 ROUNDS = 2000
 SYNTAX = "0123456789+,;KMG=alpriorty "
@@ -48,6 +49,7 @@ def test_random_ioctl_numbers_sizes_and_bytes(file: VFile) -> None:
     """Numbers of our type with every direction and size, but never one that is meant."""
     dice = random.Random(1)
     meant = {fvrange.IOC_FVRANGE, fvrange.IOC_NEXT, fvrange.IOC_PURGE}
+    meant |= {FVRANGE_IOC_MVRANGE, FVRANGE_IOC_VEC}
     seen: Counter[str] = Counter()
     for _ in range(ROUNDS):
         size = dice.choice([0, 1, 31, 32, 33, 64, 4096, 12312, 16383, dice.randrange(16384)])

@@ -107,6 +107,17 @@ def test_data_over_many_chunks(store: ArenaStore) -> None:
     assert store.read(2 * CHUNK - 1, 2) == b"xx"
 
 
+@pytest.mark.parametrize("before", [1, 2, P])
+@pytest.mark.parametrize("after", [1, 2, P])
+def test_neighbours_in_a_file_need_not_be_neighbours_in_the_arena(
+    store: ArenaStore, before: int, after: int
+) -> None:
+    store.write(CHUNK, b"b" * P)
+    store.write(CHUNK - P, b"a" * P)
+    assert store.read(CHUNK - before, before + after) == b"a" * before + b"b" * after
+    assert store.read(CHUNK - before, before) == b"a" * before
+
+
 def test_zeroing_across_borders_leaves_the_bytes_around(arena: Arena, store: ArenaStore) -> None:
     store.write(0, b"x" * (2 * CHUNK))
     store.zero(CHUNK - 1, 2)

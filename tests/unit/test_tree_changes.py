@@ -200,6 +200,15 @@ def _change(tree: Names, what: str, one: bytes, other: bytes) -> None:
         assert error.errno in (errno.EEXIST, errno.ENOENT)
 
 
+def test_a_cookie_is_never_used_twice(tree: Names) -> None:
+    """A reader who has seen the last entry finds the one that takes its place."""
+    tree.make(b"a")
+    place = tree.entries()[-1][0]
+    tree.unlink(ROOT, b"a")
+    tree.make(b"b")
+    assert tree.names(ROOT, place) == [b"b"]
+
+
 def test_dot_and_dot_dot_come_first(tree: Names) -> None:
     below = tree.make(b"dir", DIR)
     inner = tree.make(b"inner", FILE, below.number)

@@ -6,6 +6,7 @@ A request carries its struct in and out by value (``_IOWR``), so it holds no poi
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from typing import NamedTuple
 
 VRANGE_NONVOLATILE = 0
@@ -32,7 +33,10 @@ U64_MAX = (1 << 64) - 1
 
 _ARGS = struct.Struct("=QQIIQ")
 _INFO = struct.Struct("=QQIIQ")
-_VEC_SIZE = 4 * 4 + 8 + 512 * 24
+_VEC_HEAD = struct.Struct("=IIIIQ")
+_VEC_RANGE = struct.Struct("=QQQ")
+VEC_MAX = 512
+"""Ranges that one call of FVRANGE_IOC_VEC takes."""
 """Bytes of ``struct fvrange_vec``: its head, the sum and 512 entries."""
 
 
@@ -52,7 +56,7 @@ FVRANGE_IOC_FVRANGE = _iowr(1, _ARGS.size)
 FVRANGE_IOC_MVRANGE = _iowr(2, _ARGS.size)
 FVRANGE_IOC_NEXT = _iowr(3, _INFO.size)
 FVRANGE_IOC_PURGE = _iowr(4, _ARGS.size)
-FVRANGE_IOC_VEC = _iowr(5, _VEC_SIZE)
+FVRANGE_IOC_VEC = _iowr(5, _VEC_HEAD.size + VEC_MAX * _VEC_RANGE.size)
 
 
 class FvrangeArgs(NamedTuple):
@@ -87,3 +91,31 @@ class FvrangeInfo(NamedTuple):
 
     def pack(self) -> bytes:
         return _INFO.pack(*self)
+
+
+@dataclass(frozen=True)
+class FvrangeVec:
+    """``struct fvrange_vec``: ranges of one file, as (start, length, purged)."""
+
+    mode: int
+    behavior: int
+    ranges: list[tuple[int, int, int]]
+    count: int | None = None
+    """How many ranges the sender says are meant; only what was unpacked has it."""
+    reserved: int = 0
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> FvrangeVec:
+        """All that ``raw`` holds of the ranges it says are meant, at most VEC_MAX."""
+        count, mode, behavior, reserved, _ = _VEC_HEAD.unpack_from(raw)
+        ranges = list(_VEC_RANGE.iter_unpack(raw[_VEC_HEAD.size :]))[:count]
+        return cls(mode, behavior, ranges, count, reserved)
+
+    def pack(self) -> bytes:
+        """Raises struct.error for what it cannot hold, and ValueError for too many ranges."""
+        if len(self.ranges) > VEC_MAX:
+            raise ValueError(f"{len(self.ranges)} ranges; one call takes {VEC_MAX} at most")
+        purged = sum(purged for *_, purged in self.ranges)
+        head = _VEC_HEAD.pack(len(self.ranges), self.mode, self.behavior, 0, purged)
+        body = b"".join(_VEC_RANGE.pack(*entry) for entry in self.ranges)
+        return head + body.ljust(VEC_MAX * _VEC_RANGE.size, b"\0")

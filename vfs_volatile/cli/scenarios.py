@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
@@ -43,8 +43,11 @@ def list_scenarios() -> None:
 def run(
     names: _Names = None,
     semantics: Annotated[
-        list[Preset] | None,
-        typer.Option(help="Play under this preset only; may be repeated. [default: all three]"),
+        list[str] | None,
+        typer.Option(
+            metavar="|".join(get_args(Preset)),
+            help="Play under this preset only; may be repeated. [default: all]",
+        ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Every result of every step, for programs.")
@@ -63,9 +66,8 @@ def run(
         raise UsageError("--json and --markdown are both given; give one of them")
     from vfs_volatile.scenarios import matrix  # here: rich and the rest are slow to load
     from vfs_volatile.scenarios.loader import choose
-    from vfs_volatile.scenarios.model import ALL_PRESETS
 
-    presets = [preset for preset in ALL_PRESETS if not semantics or preset in semantics]
+    presets = _presets(semantics or [])
     found = _play(choose(names or []), presets)
     if as_json:
         print(json.dumps(matrix.as_json(found), indent=2))
@@ -86,6 +88,15 @@ def explain(
 
     for scenario in choose([name]):
         print(tell(scenario))
+
+
+def _presets(chosen: list[str]) -> list[Preset]:
+    """Those chosen, or all, in their order. Raises UsageError."""
+    known: tuple[Preset, ...] = get_args(Preset)
+    for name in chosen:
+        if name not in known:
+            raise UsageError(f"--semantics {name} is not known; give one of {', '.join(known)}")
+    return [preset for preset in known if not chosen or preset in chosen]
 
 
 def _play(scenarios: Sequence[Scenario], presets: Sequence[Preset]) -> list[Row]:

@@ -9,10 +9,11 @@ import errno
 import json
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 from vfs_volatile.abi import ioctls, xattrs
-from vfs_volatile.abi.ioctls import FvrangeArgs, FvrangeInfo
+from vfs_volatile.abi.ioctls import FvrangeArgs, FvrangeInfo, FvrangeVec
 from vfs_volatile.core.address_space import AddressSpace, ByteSpan
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.errors import SyscallError
@@ -27,6 +28,7 @@ _COMMANDS = (
     ioctls.FVRANGE_IOC_MVRANGE,
     ioctls.FVRANGE_IOC_NEXT,
     ioctls.FVRANGE_IOC_PURGE,
+    ioctls.FVRANGE_IOC_VEC,
 )
 _Setter = Callable[[AddressSpace, str], Awaitable[None]]
 
@@ -81,6 +83,8 @@ class Control:
             return FvrangeInfo(*space.next_run(FvrangeInfo.unpack(data).start)).pack()
         if not handle.writable:
             raise SyscallError(errno.EBADF)
+        if command == ioctls.FVRANGE_IOC_VEC:
+            return (await self._vec(space, FvrangeVec.unpack(data))).pack()
         args = FvrangeArgs.unpack(data)
         match command:
             case ioctls.FVRANGE_IOC_FVRANGE:
@@ -97,6 +101,27 @@ class Control:
         if args.mode == ioctls.VRANGE_VOLATILE:
             return space.mark(args.start, args.length, args.behavior)
         return await self._purges.unmark([(space, (args.start, args.length))])
+
+    async def _vec(self, space: AddressSpace, vec: FvrangeVec) -> FvrangeVec:
+        """FVRANGE for many ranges, all or nothing and at one moment."""
+        if vec.reserved or vec.count != len(vec.ranges):
+            raise SyscallError(errno.EINVAL)
+        check_range(FvrangeArgs(0, 0, vec.mode, vec.behavior))
+        for start, length, _ in vec.ranges:
+            check_range(FvrangeArgs(start, length, vec.mode, vec.behavior))
+        if vec.mode == ioctls.VRANGE_NONVOLATILE:
+            await self._purges.settle([(space, (start, length)) for start, length, _ in vec.ranges])
+        done = [
+            (start, length, self._fvrange_now(space, start, length, vec))
+            for start, length, _ in vec.ranges
+        ]
+        return replace(vec, ranges=done)
+
+    @staticmethod
+    def _fvrange_now(space: AddressSpace, start: int, length: int, vec: FvrangeVec) -> int:
+        if vec.mode == ioctls.VRANGE_VOLATILE:
+            return space.mark(start, length, vec.behavior)
+        return space.unmark(start, length)
 
     async def _purge(self, space: AddressSpace, args: FvrangeArgs) -> int:
         if args.mode or args.behavior or args.start + args.length > ioctls.U64_MAX:
