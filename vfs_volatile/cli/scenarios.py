@@ -64,10 +64,12 @@ def run(
     """
     if as_json and as_markdown:
         raise UsageError("--json and --markdown are both given; give one of them")
-    from vfs_volatile.scenarios import matrix  # here: rich and the rest are slow to load
+    from vfs_volatile.cli import mount_checks  # here: other commands need none of it
+    from vfs_volatile.scenarios import matrix
     from vfs_volatile.scenarios.loader import choose
 
     presets = _presets(semantics or [])
+    mount_checks.check_fuse(allow_other=False)
     found = _play(choose(names or []), presets)
     if as_json:
         print(json.dumps(matrix.as_json(found), indent=2))
@@ -129,6 +131,7 @@ def _show(found: Sequence[Row], presets: Sequence[Preset]) -> None:
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     console.print(matrix.as_table(found, presets))
+    console.print(matrix.LEGEND, style="dim", markup=False)
     for row in found:
         for line in row.failures():
             console.print(line, style="red", markup=False)

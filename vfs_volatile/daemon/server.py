@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 import trio
 
-from vfs_volatile.native import shim  # isort: skip  # must come before pyfuse3
+from vfs_volatile.native import procmap, shim  # isort: skip  # must come before pyfuse3
 
 import pyfuse3
 
@@ -26,7 +26,7 @@ from vfs_volatile.fs.operations import Operations
 from vfs_volatile.fs.purges import Purges
 from vfs_volatile.fs.tree import Tree
 from vfs_volatile.processes.connector import subscribe
-from vfs_volatile.processes.mappings import MappingScanner
+from vfs_volatile.processes.mappings import MappingScanner, query_text
 from vfs_volatile.processes.maps import OwnMount
 from vfs_volatile.store.arena import Arena
 from vfs_volatile.units import PAGE_SIZE
@@ -120,7 +120,11 @@ def _facts(rules: Semantics, electorate: Electorate) -> dict[str, str]:
 
 def _scanner(config: MountConfig, own: OwnMount) -> MappingScanner:
     open_to_all = config.allow_other or os.getuid() == 0
-    return MappingScanner(own, only_uid=None if open_to_all else os.getuid())
+    return MappingScanner(
+        own,
+        only_uid=None if open_to_all else os.getuid(),
+        query=procmap.query if procmap.available() else query_text,
+    )
 
 
 def _mount(operations: Operations, config: MountConfig) -> None:

@@ -1,4 +1,4 @@
-"""Builds ``_shim`` from ``shim.c`` (cffi API mode); run by setup.py."""
+"""Builds ``_shim`` from the C files here (cffi API mode); run by setup.py."""
 
 from __future__ import annotations
 
@@ -17,6 +17,13 @@ ffi.cdef(
     int fuse_reply_lseek(fuse_req_t req, int64_t offset);
     int fuse_reply_ioctl(fuse_req_t req, int result, const void *out, size_t size);
 
+    struct procmap_found {
+        uint64_t start, end, offset, ino;
+        int shared;
+    };
+    int procmap_find(int fd, unsigned major, unsigned minor, uint64_t *at,
+                     struct procmap_found *found, int room);
+
     int shim_took_hold(void);
     int shim_invalidate(uint64_t ino, int64_t offset, int64_t length);
 
@@ -34,9 +41,9 @@ ffi.cdef(
 ffi.set_source_pkgconfig(
     "vfs_volatile.native._shim",
     ["fuse3"],
-    '#include "shim.c"',
+    '#include "shim.c"\n#include "procmap.c"',
     include_dirs=[str(Path(__file__).parent)],
-    depends=[str(Path(__file__).parent / "shim.c")],
+    depends=[str(Path(__file__).parent / name) for name in ("shim.c", "procmap.c")],
     libraries=["dl"],
     extra_compile_args=["-D_FILE_OFFSET_BITS=64", "-Wall", "-Wextra"],
 )

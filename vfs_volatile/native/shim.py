@@ -1,4 +1,4 @@
-"""Loads the shim, and turns its callbacks into calls of Python handlers. Only this touches cffi.
+"""Loads the shim, and turns its callbacks into calls of Python handlers.
 
 Import this module before pyfuse3: :func:`took_hold` tells whether the session came through.
 """
@@ -31,8 +31,8 @@ def _load() -> ModuleType:
 
 
 _shim = _load()
-_ffi: Any = _shim.ffi
-_lib: Any = _shim.lib
+ffi: Any = _shim.ffi
+lib: Any = _shim.lib
 
 Spawn = Callable[..., object]
 """``spawn(async_function, *arguments)`` starts a task that answers later."""
@@ -65,7 +65,7 @@ def install(handlers: Handlers, spawn: Spawn) -> None:
 
 def took_hold() -> bool:
     """Did the session that pyfuse3 made come through the shim?"""
-    return bool(_lib.shim_took_hold())
+    return bool(lib.shim_took_hold())
 
 
 def invalidate(ino: int, offset: int, length: int) -> None:
@@ -74,7 +74,7 @@ def invalidate(ino: int, offset: int, length: int) -> None:
     Blocks until their dirty pages are written back, so never call it on the thread that serves
     the session. Raises OSError. (``FUSE_NOTIFY_INVAL_INODE``, linux/fs/fuse/dev.c)
     """
-    code = -_lib.shim_invalidate(ino, offset, length)
+    code = -lib.shim_invalidate(ino, offset, length)
     if code not in (0, errno.ENOENT):
         raise OSError(code, os.strerror(code))
 
@@ -93,54 +93,54 @@ async def _answer_later(
     try:
         result = await call()
     except Exception as error:
-        _lib.fuse_reply_err(req, _errno_of(error))
+        lib.fuse_reply_err(req, _errno_of(error))
     else:
         reply(result)
 
 
-@_ffi.def_extern()  # type: ignore[untyped-decorator]
+@ffi.def_extern()  # type: ignore[untyped-decorator]
 def shim_on_write(req: Any, fh: int, data: Any, size: int, offset: int, write_back: int) -> None:
     try:
-        view = memoryview(_ffi.buffer(data, size))
+        view = memoryview(ffi.buffer(data, size))
         stored = _handlers.write(fh, offset, view, write_back=bool(write_back))
     except Exception as error:
-        _lib.fuse_reply_err(req, _errno_of(error))
+        lib.fuse_reply_err(req, _errno_of(error))
         return
     if isinstance(stored, int):
-        _lib.fuse_reply_write(req, stored)
+        lib.fuse_reply_write(req, stored)
     else:
         later = stored
-        _spawn(_answer_later, req, lambda: later, lambda result: _lib.fuse_reply_write(req, result))
+        _spawn(_answer_later, req, lambda: later, lambda result: lib.fuse_reply_write(req, result))
 
 
-@_ffi.def_extern()  # type: ignore[untyped-decorator]
+@ffi.def_extern()  # type: ignore[untyped-decorator]
 def shim_on_fallocate(req: Any, fh: int, mode: int, offset: int, length: int) -> None:
     _spawn(
         _answer_later,
         req,
         lambda: _handlers.fallocate(fh, mode, offset, length),
-        lambda _: _lib.fuse_reply_err(req, 0),
+        lambda _: lib.fuse_reply_err(req, 0),
     )
 
 
-@_ffi.def_extern()  # type: ignore[untyped-decorator]
+@ffi.def_extern()  # type: ignore[untyped-decorator]
 def shim_on_lseek(req: Any, fh: int, offset: int, whence: int) -> None:
     _spawn(
         _answer_later,
         req,
         lambda: _handlers.lseek(fh, offset, whence),
-        lambda result: _lib.fuse_reply_lseek(req, result),
+        lambda result: lib.fuse_reply_lseek(req, result),
     )
 
 
-@_ffi.def_extern()  # type: ignore[untyped-decorator]
+@ffi.def_extern()  # type: ignore[untyped-decorator]
 def shim_on_ioctl(
     req: Any, fh: int, cmd: int, data: Any, in_size: int, out_size: int, tid: int
 ) -> None:
-    taken = bytes(_ffi.buffer(data, in_size)) if in_size else b""
+    taken = bytes(ffi.buffer(data, in_size)) if in_size else b""
     _spawn(
         _answer_later,
         req,
         lambda: _handlers.ioctl(fh, cmd, taken, tid),
-        lambda result: _lib.fuse_reply_ioctl(req, 0, result, min(len(result), out_size)),
+        lambda result: lib.fuse_reply_ioctl(req, 0, result, min(len(result), out_size)),
     )

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from vfs_volatile.core.consent import Mapper
 from vfs_volatile.core.pages import LAST_PAGE, PageSpan
 from vfs_volatile.processes.identity import identify
-from vfs_volatile.processes.maps import OwnMount, parse_maps, read_maps
+from vfs_volatile.processes.maps import OwnMount, device_name, parse_maps, read_maps
 from vfs_volatile.processes.openers import Openers
+from vfs_volatile.units import PAGE_SIZE
 
 _UNKNOWN = Mapper(None, PageSpan(0, LAST_PAGE), private=True)
 _MAX_PASSES = 20
@@ -40,11 +41,32 @@ class Mappers:
         return self.by_inode.get(ino, [])
 
 
+Found = tuple[int, int, int, int, bool]
+"""A mapping: start and end address, offset into the file in bytes, inode, shared?"""
+
+Query = Callable[[int, int, int], list[Found]]
+"""``query(pid, major, minor)``: a process's mappings of files of that device. Raises OSError."""
+
+
+def query_text(pid: int, major: int, minor: int) -> list[Found]:
+    """A :data:`Query` that any kernel answers: from the text of ``maps``. Raises OSError."""
+    text = read_maps(pid)
+    device = device_name(major, minor)
+    if device not in text:
+        return []
+    return [
+        (found.start, found.end, found.offset, found.ino, found.shared)
+        for found in parse_maps(text)
+        if found.device == device
+    ]
+
+
 class MappingScanner:
     """Looks through /proc for mappings of one mount's files."""
 
-    def __init__(self, mount: OwnMount, *, only_uid: int | None) -> None:
+    def __init__(self, mount: OwnMount, *, only_uid: int | None, query: Query = query_text) -> None:
         self._mount = mount
+        self._query = query
         self._only_uid = only_uid
         """If set, only processes that run wholly as this user can reach the mount
         (fuse_permissible_uidgid in linux/fs/fuse/dir.c), so others need not be readable."""
@@ -76,20 +98,19 @@ class MappingScanner:
 
     def _scan_process(self, pid: int, opened: Opened, found: Mappers) -> None:
         try:
-            text = read_maps(pid)
+            mappings = self._query(pid, *self._mount.numbers)
         except (FileNotFoundError, ProcessLookupError):
             return
         except PermissionError:
             self._count_unreadable(pid, opened, found)
             return
-        device = self._mount.device
-        if device not in text:
-            return
         process = None
-        for mapping in parse_maps(text):
-            if mapping.device == device and mapping.ino in opened:
+        for start, end, offset, ino, shared in mappings:
+            if ino in opened:
                 process = process or identify(pid)
-                found.add(mapping.ino, Mapper(process, mapping.pages, not mapping.shared))
+                first = offset // PAGE_SIZE
+                pages = PageSpan(first, first + (end - start) // PAGE_SIZE)
+                found.add(ino, Mapper(process, pages, private=not shared))
 
     def _count_unreadable(self, pid: int, opened: Opened, found: Mappers) -> None:
         if self._may_reach_the_mount(pid):

@@ -47,6 +47,11 @@ class Piece(NamedTuple):
     length: int
 
 
+def device_name(major: int, minor: int) -> Device:
+    """A device as ``maps`` writes it."""
+    return b"%02x:%02x" % (major, minor)
+
+
 class OwnMount:
     """The daemon's mount, as it is seen from outside: asking /proc about it touches no mount."""
 
@@ -54,11 +59,16 @@ class OwnMount:
         self._mountpoint = mountpoint
 
     @functools.cached_property
-    def device(self) -> Device:
-        """Its device. Not to be asked before the mount was made."""
+    def numbers(self) -> tuple[int, int]:
+        """Its device, major and minor. Not to be asked before the mount was made."""
         mount = find_mount(self._mountpoint)
         assert mount is not None, "not mounted"
-        return b"%02x:%02x" % mount.device
+        return mount.device
+
+    @functools.cached_property
+    def device(self) -> Device:
+        """Its device. Not to be asked before the mount was made."""
+        return device_name(*self.numbers)
 
 
 def read_maps(pid: int) -> bytes:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from vfs_volatile.abi.ioctls import PRIORITY_MAX
 from vfs_volatile.units import PAGE_SIZE
@@ -41,8 +40,7 @@ _BYTES = re.compile(r"(\d+)\+(\d+)")
 _ELEMENT = re.compile(r"\[[^]]*\]|\S+")
 
 
-@dataclass(frozen=True, slots=True)
-class Verb:
+class Verb(NamedTuple):
     """What a step can do."""
 
     usage: str
@@ -105,8 +103,7 @@ class GrammarError(ValueError):
     """A step says what its verb's usage does not allow."""
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """A step's words, understood."""
 
     verb: str

@@ -25,11 +25,17 @@ _WORDS = {
     "-": "not volatile",
     "0 purged": "intact",
 }
+LEGEND = (
+    "Letters stand for pages. d: data, a b c: what A, B, C stored, 0: zeros, X: SIGBUS, E: ENODATA;"
+    " -: not volatile, v: volatile, p: purged."
+)
 _LOOKS = ("state", "read", "load", "store")
 
 
 def in_words(step: Step, result: str) -> str:
     """A result for people: a word if all pages are alike, else a letter for each."""
+    if result == "0 purged" and step.command.arguments["volatile|nonvolatile"] == "volatile":
+        return "marked"
     if step.gives in _LOOKS and len(set(result)) == 1:
         return _WORDS.get(result[0], f"all '{result[0]}'")
     return _WORDS.get(result, result)

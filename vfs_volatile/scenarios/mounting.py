@@ -30,7 +30,7 @@ _ERROR = "vfs-volatile: "
 class FreshMount:
     """``vfs-volatile mount DIR -f`` as a child process that ends with us.
 
-    It starts when it is made; entering it waits until the mount serves.
+    It starts when it is made, and serves when :meth:`wait_until_ready` returns.
     """
 
     def __init__(self, directory: Path, log: Path, options: Sequence[str]) -> None:
@@ -46,11 +46,6 @@ class FreshMount:
             )
 
     def __enter__(self) -> Self:
-        try:
-            self._wait_until_ready()
-        except BaseException:
-            self._end()
-            raise
         return self
 
     def __exit__(
@@ -74,7 +69,8 @@ class FreshMount:
         said = [line.strip() for line in lines if line.strip()]
         return said[-1].removeprefix(_ERROR) if said else ""
 
-    def _wait_until_ready(self) -> None:
+    def wait_until_ready(self) -> None:
+        """Return when the mount serves. Raises UserError with the daemon's own words."""
         output = self._daemon.stdout
         assert output is not None
         deadline = time.monotonic() + _START_SECONDS

@@ -6,18 +6,22 @@ import errno
 import multiprocessing
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 
 from vfs_volatile.core.semantics import Preset
 from vfs_volatile.demo.leash import end_with_parent
 from vfs_volatile.errors import UserError
+from vfs_volatile.mountinfo import find_mount
 from vfs_volatile.scenarios.cast import Cast, OutOfTimeError, PlayError
 from vfs_volatile.scenarios.grammar import SYSTEM
+from vfs_volatile.scenarios.mounting import FreshMount
 from vfs_volatile.scenarios.model import Outcome, Scenario, Seen, Step
 
 LIMIT_SECONDS = 30.0
@@ -32,12 +36,15 @@ def play(scenario: Scenario, preset: Preset) -> Outcome:
     seen: list[Seen] = []
     problem = ""
     work = Path(tempfile.mkdtemp(prefix="vfs-volatile-scenario-"))
+    directory = work / "mnt"
+    directory.mkdir()
     try:
-        _play_in(work, scenario, preset, seen)
+        _play_in(work, directory, scenario, preset, seen)
     except (PlayError, UserError) as error:
         problem = str(error)
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        if find_mount(str(directory)) is None:  # never reach into a mount
+            shutil.rmtree(work)
     seconds = time.monotonic() - began
     return Outcome(scenario.name, preset, tuple(seen), problem, round(seconds, 3))
 
@@ -50,7 +57,10 @@ def play_all(
         executor.submit(play, scenario, preset): scenario for scenario, preset in plays
     }
     for future in as_completed(futures):
-        yield futures[future], future.result()
+        try:
+            yield futures[future], future.result()
+        except BrokenProcessPool:
+            raise UserError("a process that plays was killed; run the scenarios again") from None
 
 
 @contextmanager
@@ -66,20 +76,21 @@ def players() -> Iterator[Executor]:
 
 
 def _be_a_player() -> None:
-    """A player ends with us, but not by Ctrl-C: it has a mount to take down first."""
+    """A player ends with us, but not before it has taken its mount down."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: we are asked to end the play first
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     end_with_parent(signal.SIGTERM)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _play_in(work: Path, scenario: Scenario, preset: Preset, seen: list[Seen]) -> None:
-    from vfs_volatile.scenarios.mounting import FreshMount
-
-    directory = work / "mnt"
-    directory.mkdir()
+def _play_in(
+    work: Path, directory: Path, scenario: Scenario, preset: Preset, seen: list[Seen]
+) -> None:
+    """Play to the end, with what was seen in ``seen``. Raises PlayError, UserError."""
     mount = FreshMount(directory, work / "daemon.log", options(scenario, preset))
     ends = time.monotonic() + LIMIT_SECONDS
     with mount, Cast(work, directory, _first_actors(scenario), ends) as cast:
         try:
+            mount.wait_until_ready()
             cast.assemble()
             for name, letters in scenario.files.items():
                 cast.create(name, letters)
