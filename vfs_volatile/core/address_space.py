@@ -212,11 +212,10 @@ class AddressSpace:
             purged = self.volatility.purged & page_set(span)
             if record_lost:
                 self.volatility.lost |= purged
-            self.votes.told(purged)
             self.restore(purged)
+            self.votes.told(purged)
         self.volatility.unmark(span)
-        for run in self.votes.supported(span):
-            self.volatility.mark(run, 0, voted=True)
+        self.votes.ended(span)
         return found
 
     def restore(self, purged: BitMap) -> None:

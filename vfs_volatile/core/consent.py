@@ -61,11 +61,11 @@ def forbidden(
         if rules.votes and unlinked:
             found -= _as_anonymous(pages, mappers, ballots)
     if rules.votes:
+        for ballot in ballots.values():
+            found |= pages & ballot.held
         for mapper in mappers:
-            here = pages & page_set(mapper.pages)
-            ballot = ballots.get(mapper.process, Ballot())
-            found |= here & ballot.held
-            found |= here - marked - ballot.agreed
+            agreed = ballots.get(mapper.process, Ballot()).agreed
+            found |= (pages & page_set(mapper.pages)) - marked - agreed
     return found
 
 

@@ -6,14 +6,13 @@ a process holds is not purged while that process lives. Who maps what is told fr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING
 
 from pyroaring import BitMap
 
 from vfs_volatile.core.consent import Ballot, Process
 from vfs_volatile.core.pages import LAST_PAGE, PageSpan, page_set, runs
-from vfs_volatile.units import PAGE_SIZE
 
 if TYPE_CHECKING:
     from vfs_volatile.core.address_space import AddressSpace
@@ -22,12 +21,14 @@ if TYPE_CHECKING:
 class Votes:
     """What processes have said of one file by mvrange."""
 
-    __slots__ = ("_ballots", "_leaving", "_space")
+    __slots__ = ("_ballots", "_kin_held", "_leaving", "_space")
 
     def __init__(self, space: AddressSpace) -> None:
         self._space = space
         # INVARIANT: a page that votes alone make volatile is agreed to by one of them at least.
         self._ballots: dict[Process, Ballot] = {}
+        self._kin_held: dict[Hashable, BitMap] = {}
+        """What processes of one kin have ever held, for their children that were born unseen."""
         self._leaving: list[Process] = []
         """Voters that ended while a purge was under way; their votes end with it."""
 
@@ -45,7 +46,7 @@ class Votes:
         self._space.volatility.mark(span, behavior, voted=True)
         return self._space.purged_bytes(start, length)
 
-    def hold(self, process: Process, start: int, length: int) -> int:
+    def hold(self, process: Process, start: int, length: int, *, kin: Hashable = None) -> int:
         """mvrange NONVOLATILE: these pages stay; the bytes that were purged.
 
         Where votes alone made a page volatile it becomes zeros for all, and the others who had
@@ -62,6 +63,7 @@ class Votes:
         ballot.agreed -= touched
         ballot.lost -= touched
         ballot.held |= touched
+        self._kin_held.setdefault(kin, BitMap()).update(touched)
         self._end_unsupported(touched)
         return found
 
@@ -74,6 +76,12 @@ class Votes:
         """fork(2) copies the votes, what is still to be told included."""
         if parent in self._ballots:
             self._ballots[child] = self._ballots[parent].copy()
+
+    def inherit_holds(self, kin: Hashable, child: Process) -> None:
+        """A child of which only its kin is known: it may hold what any of them has held."""
+        held = self._kin_held.get(kin)
+        if held is not None:
+            self._ballots.setdefault(child, Ballot()).held |= held
 
     def drop(self, process: Process) -> None:
         """exit(2) and execve(2) end the votes of a process."""
@@ -101,18 +109,18 @@ class Votes:
             for pages in (ballot.agreed, ballot.held, ballot.lost):
                 pages.remove_range(first, LAST_PAGE)
 
-    def supported(self, span: PageSpan) -> Iterable[PageSpan]:
-        """The runs of ``span`` that some process has agreed to."""
-        agreed = BitMap()
+    def ended(self, span: PageSpan) -> None:
+        """fvrange NONVOLATILE: whoever asked was told what is intact, and so it stays."""
         for ballot in self._ballots.values():
-            agreed |= ballot.agreed
-        return list(runs(agreed & page_set(span)))
+            ballot.agreed -= page_set(span)
 
     def _end_unsupported(self, pages: BitMap) -> None:
-        """End what votes alone made volatile where nobody agrees any more."""
+        """End what votes alone made volatile where nobody agrees any more.
+
+        Nobody is answered by this, so what was written to a purged page since stays.
+        """
         for ballot in self._ballots.values():
             pages = pages - ballot.agreed
         for run in runs(pages):
             for lone in runs(page_set(run) - self._space.volatility.marked(run)):
-                start, length = lone.first * PAGE_SIZE, (lone.end - lone.first) * PAGE_SIZE
-                self._space.unmark(start, length)
+                self._space.volatility.unmark(lone)

@@ -63,7 +63,7 @@ class Addressed:
             self._electorate.voted(process, space, boot_ticks())
         if args.mode == VRANGE_VOLATILE:
             return sum(space.votes.agree(process, *span, args.behavior) for space, span in parts)
-        return sum(space.votes.hold(process, *span) for space, span in parts)
+        return sum(space.votes.hold(process, *span, kin=process.stack) for space, span in parts)
 
     def _part(self, handle: Handle, piece: Piece) -> Part:
         """The bytes that ``piece`` maps, if the caller may mark them."""
@@ -85,7 +85,7 @@ def _caller(tid: int) -> tuple[ProcessId, bytes]:
         process = identify(pid) if pid else None
         if pid is None or process is None:
             raise SyscallError(errno.ESRCH)
-        return process, read_maps(pid)
+        return process, read_maps(tid)
     except (FileNotFoundError, ProcessLookupError):
         raise SyscallError(errno.ESRCH) from None
     except PermissionError:

@@ -6,7 +6,7 @@ import trio
 
 from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.consent import Mapper
-from vfs_volatile.processes.connector import Ended, Event, Fork, ProcessEvents
+from vfs_volatile.processes.connector import Changed, Event, Fork, ProcessEvents
 from vfs_volatile.processes.identity import ProcessId, identify, look_at
 
 
@@ -22,6 +22,8 @@ class Electorate:
         # -- dependencies --
         self._events = events
         # -- mutable --
+        self._complete = events is not None
+        """Has every birth been seen? No more once the kernel has dropped events."""
         self._voters: dict[ProcessId, set[AddressSpace]] = {}
         self._by_pid: dict[int, ProcessId] = {}
         """The voters that are alive, as far as is known."""
@@ -41,23 +43,23 @@ class Electorate:
 
     def catch_up(self) -> None:
         """Take in all that has happened to voters until now."""
-        if self._events is None:
-            self._sweep()
-            return
-        for event in self._events.pending():
-            self._handle(event)
-        if self._events.overrun:
-            self._events.overrun = False
-            self._sweep()
-
-    def recognise(self, mappers: list[Mapper]) -> None:
-        """Give voters' children that were born unseen the votes they inherited."""
         if self._events is not None:
+            for event in self._events.pending():
+                self._handle(event)
+            if not self._events.overrun:
+                return
+            self._complete = self._events.overrun = False
+        for process in list(self._voters):
+            self._drop_if_changed(process)
+
+    def recognise(self, space: AddressSpace, mappers: list[Mapper]) -> None:
+        """Give voters' children that were born unseen the votes they inherited."""
+        if self._complete:
             return  # none is born unseen
         for mapper in mappers:
             child = mapper.process
             if isinstance(child, ProcessId) and child not in self._voters:
-                self._recognise(child)
+                self._recognise(space, child)
 
     async def follow(self) -> None:
         """Take events in as they come, until cancelled."""
@@ -73,24 +75,30 @@ class Electorate:
     def _handle(self, event: Event) -> None:
         match event:
             case Fork(parent, child) if parent in self._by_pid:
+                # As it was at birth: if it has run another program since, it is not this one.
+                # If it has gone already, its own children still inherit from it.
+                voter = self._by_pid[parent]
                 born = look_at(child)
-                if born is not None:
-                    # As it was at birth: if it has run another program since, it is not this one.
-                    voter = self._by_pid[parent]
-                    self._inherit(voter, born.id._replace(stack=voter.stack))
-            case Ended(pid) if pid in self._by_pid:
-                self._drop(self._by_pid[pid])
+                self._inherit(voter, ProcessId(child, born.id.born if born else 0, voter.stack))
+            case Changed(pid) if pid in self._by_pid:
+                self._drop_if_changed(self._by_pid[pid])
 
-    def _sweep(self) -> None:
-        for process in list(self._voters):
-            if identify(process.pid) != process:
-                self._drop(process)
+    def _drop_if_changed(self, process: ProcessId) -> None:
+        if identify(process.pid) != process:
+            self._drop(process)
 
-    def _recognise(self, child: ProcessId) -> None:
+    def _recognise(self, space: AddressSpace, child: ProcessId) -> None:
+        """fork(2) copies the stack, so a process with a voter's stack descends from it.
+
+        What it agreed to is certain only if its parent lives and has not voted since; what it holds
+        may be anything that one of its kin held.
+        """
         looked = look_at(child.pid)
         parent = self._by_pid.get(looked.parent) if looked else None
         if parent and parent.stack == child.stack and child.born > self._last_vote[parent]:
             self._inherit(parent, child)
+        else:
+            space.votes.inherit_holds(child.stack, child)
 
     def _inherit(self, parent: ProcessId, child: ProcessId) -> None:
         for space in self._voters[parent]:

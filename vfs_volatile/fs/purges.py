@@ -32,7 +32,7 @@ from vfs_volatile.core.semantics import Semantics
 from vfs_volatile.core.volatility import Drain
 from vfs_volatile.fs.electorate import Electorate
 from vfs_volatile.fs.inode import Inode
-from vfs_volatile.processes.mappings import MappingScanner
+from vfs_volatile.processes.mappings import Mappers, MappingScanner
 from vfs_volatile.units import PAGE_SIZE
 
 log = logging.getLogger(__name__)
@@ -179,22 +179,24 @@ class Purges:
             for space in spaces
             if (inode := self._inodes.get(space.ino)) is not None and inode.openers is not None
         }
+        found = Mappers()
         if self._rules.looks_at_mappers and opened:
             found = await trio.to_thread.run_sync(
                 self._scanner.scan, opened, abandon_on_cancel=True
             )
             self.unreadable = sorted(found.unreadable)
-            self._electorate.catch_up()
-            for space in spaces:
-                if mappers := found.of(space.ino):
-                    barred[space.ino] = self._forbidden(space, mappers)
+        self._electorate.catch_up()
+        for space in spaces:
+            mappers = found.of(space.ino)
+            if mappers or space.votes.ballots:
+                barred[space.ino] = self._forbidden(space, mappers)
         return barred
 
     def _forbidden(self, space: AddressSpace, mappers: list[Mapper]) -> BitMap:
         inode = self._inodes.get(space.ino)
         span = space.span_of(0, 0)
         if self._rules.votes:
-            self._electorate.recognise(mappers)
+            self._electorate.recognise(space, mappers)
         return forbidden(
             self._rules,
             page_set(span),

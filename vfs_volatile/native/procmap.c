@@ -28,7 +28,7 @@ struct procmap_found {
 /*
  * Find up to room mappings of files of device major:minor from address *at on; fd is an open
  * /proc/PID/maps. Returns how many; *at is where to go on, 0 at the end. Negative: -errno (-ENOTTY: the
- * kernel is older).
+ * kernel is older; -ESRCH: it has no memory).
  */
 static int procmap_find(int fd, unsigned major, unsigned minor, uint64_t *at,
 			struct procmap_found *found, int room)
@@ -45,7 +45,7 @@ static int procmap_find(int fd, unsigned major, unsigned minor, uint64_t *at,
 		if (ioctl(fd, PROCMAP_QUERY_, &query) < 0) {
 			if (errno == EINTR)
 				continue;
-			if (errno != ENOENT && errno != ESRCH)
+			if (errno != ENOENT)
 				return -errno;
 			*at = 0;
 			return count;

@@ -1,7 +1,8 @@
 """fork, exec and exit of all processes, as the kernel's proc connector tells them (root only).
 
-linux/drivers/connector/cn_proc.c, <linux/cn_proc.h>. An event is queued for us before the call that
-caused it returns, so whoever reads all that is pending knows all that has happened before.
+linux/drivers/connector/cn_proc.c, <linux/cn_proc.h>. A fork or exec is queued for us before the
+call returns, so whoever reads all that is pending knows all that has happened before. The end of a
+thread is queued when its memory is gone, perhaps a moment after its parent was told.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import NamedTuple
 _NETLINK_CONNECTOR = 11
 _CN_IDX_PROC = _CN_VAL_PROC = 1
 _LISTEN = 1
+_SO_RCVBUFFORCE = 33
 _NLMSG_DONE = 3
 _HEADER = struct.Struct("=IHHII IIIIHH")  # nlmsghdr, cn_msg
 _EVENT = struct.Struct("=IIQ")  # proc_event: what, cpu, timestamp_ns
@@ -31,13 +33,13 @@ class Fork(NamedTuple):
     child: int
 
 
-class Ended(NamedTuple):
-    """A process has gone, or runs another program."""
+class Changed(NamedTuple):
+    """A process runs another program, or one of its threads has ended, perhaps the last."""
 
     pid: int
 
 
-Event = Fork | Ended
+Event = Fork | Changed
 
 
 class ProcessEvents:
@@ -74,7 +76,7 @@ def subscribe() -> ProcessEvents | None:
         return None
     try:
         events.bind((0, _CN_IDX_PROC))
-        events.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        events.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 4 << 20)
         events.send(_subscription())
         # Outside the first namespaces the kernel stays silent.
         if select.select([events], [], [], _ANSWER_SECONDS)[0]:
@@ -101,6 +103,6 @@ def _events_in(message: bytes) -> list[Event]:
         _, parent, thread, child = _FORK_DATA.unpack_from(message, at)
         return [Fork(parent, child)] if thread == child else []  # else a new thread
     if what in (_EXEC, _EXIT):
-        thread, process = _PROCESS_DATA.unpack_from(message, at)
-        return [Ended(process)] if what == _EXEC or thread == process else []
+        _, process = _PROCESS_DATA.unpack_from(message, at)
+        return [Changed(process)]
     return []

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from typing import NamedTuple
 
-_FIELDS_BEFORE = 3
-"""Fields of ``stat`` (proc_pid_stat(5), counted from 1) before what follows the name."""
 _PARENT, _BORN, _STACK = 4, 22, 28
+"""Fields of ``stat``, counted from 1 (proc_pid_stat(5))."""
+_NLINK_OF_ONE = 3
+"""Links of the directory ``task`` of a process with one thread."""
 
 
 class ProcessId(NamedTuple):
@@ -31,18 +34,34 @@ class Process(NamedTuple):
 
 
 def look_at(pid: int) -> Process | None:
-    """The process that ``pid`` (or a thread of it) is now; None if it has ended."""
+    """The process that ``pid`` is now; None if it has ended.
+
+    A process whose first thread has ended lives on in the others, and has its memory there.
+    """
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            text = file.read()
+        fields = _stat(pid)
+        stack = int(fields[_STACK])
+        for thread in other_threads(pid) if not stack else ():
+            stack = stack or int(_stat(thread)[_STACK])
     except (FileNotFoundError, ProcessLookupError):
         return None
-    fields = text.rpartition(b") ")[2].split()
+    return Process(ProcessId(pid, int(fields[_BORN]), stack), int(fields[_PARENT]))
 
-    def number(field: int) -> int:
-        return int(fields[field - _FIELDS_BEFORE])
 
-    return Process(ProcessId(pid, number(_BORN), number(_STACK)), number(_PARENT))
+def other_threads(pid: int) -> Iterator[int]:
+    """The threads of a process but the first."""
+    try:
+        if os.stat(f"/proc/{pid}/task").st_nlink <= _NLINK_OF_ONE:
+            return
+        yield from (int(name) for name in os.listdir(f"/proc/{pid}/task") if int(name) != pid)
+    except (FileNotFoundError, ProcessLookupError):
+        return
+
+
+def _stat(pid: int) -> list[bytes]:
+    """The fields of ``stat``, numbered as in proc_pid_stat(5); the first three are left empty."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return [b"", b"", b"", *file.read().rpartition(b") ")[2].split()]
 
 
 def identify(pid: int) -> ProcessId | None:

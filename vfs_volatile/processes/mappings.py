@@ -6,6 +6,7 @@ inode, the file offset, and whether the mapping is shared or private.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 
 from vfs_volatile.core.consent import Mapper
 from vfs_volatile.core.pages import LAST_PAGE, PageSpan
-from vfs_volatile.processes.identity import identify
+from vfs_volatile.processes.identity import identify, other_threads
 from vfs_volatile.processes.maps import OwnMount, device_name, parse_maps, read_maps
 from vfs_volatile.processes.openers import Openers
 from vfs_volatile.units import PAGE_SIZE
@@ -98,9 +99,7 @@ class MappingScanner:
 
     def _scan_process(self, pid: int, opened: Opened, found: Mappers) -> None:
         try:
-            mappings = self._query(pid, *self._mount.numbers)
-        except (FileNotFoundError, ProcessLookupError):
-            return
+            mappings = self._mappings_of(pid)
         except PermissionError:
             self._count_unreadable(pid, opened, found)
             return
@@ -111,6 +110,15 @@ class MappingScanner:
                 first = offset // PAGE_SIZE
                 pages = PageSpan(first, first + (end - start) // PAGE_SIZE)
                 found.add(ino, Mapper(process, pages, private=not shared))
+
+    def _mappings_of(self, pid: int) -> list[Found]:
+        """A process's mappings of our files, also if its first thread has ended before others."""
+        for thread in itertools.chain((pid,), other_threads(pid)):
+            try:
+                return self._query(thread, *self._mount.numbers)
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # this thread has no memory (any more)
+        return []
 
     def _count_unreadable(self, pid: int, opened: Opened, found: Mappers) -> None:
         if self._may_reach_the_mount(pid):

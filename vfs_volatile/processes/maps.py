@@ -72,13 +72,16 @@ class OwnMount:
 
 
 def read_maps(pid: int) -> bytes:
-    """The text of ``/proc/PID/maps``, empty for a process without memory.
+    """The text of ``/proc/PID/maps``; ``pid`` may be a thread.
 
-    ``pid`` may be a thread. Raises ProcessLookupError or FileNotFoundError if there is no such
-    process, PermissionError if it may not be looked at.
+    Raises ProcessLookupError or FileNotFoundError if there is no such process or it has no
+    memory, PermissionError if it may not be looked at.
     """
     with open(f"/proc/{pid}/maps", "rb") as file:
-        return file.read()
+        text = file.read()
+    if not text:
+        raise ProcessLookupError
+    return text
 
 
 def parse_maps(text: bytes) -> Iterator[Mapping]:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 from vfs_volatile.demo.modules import run_module
 from vfs_volatile.scenarios.grammar import SYSTEM, Arguments, Command
@@ -32,7 +32,7 @@ class OutOfTimeError(PlayError):
 class Actor:
     """Our end of the connection to one process."""
 
-    def __init__(self, name: str, pid: int, stream: BinaryIO) -> None:
+    def __init__(self, name: str, pid: int, stream: socket.SocketIO) -> None:
         self.name = name
         self.pidfd = os.pidfd_open(pid)
         self._stream = stream
@@ -72,7 +72,9 @@ class Cast:
     """All processes of one play. They start when it is made, and end with it."""
 
     def __init__(self, work: Path, directory: Path, names: Iterable[str], ends: float) -> None:
-        """``work``: where the socket and what they say on stderr go. ``ends``: as time.monotonic()."""
+        """``work``: where the socket and what they say on stderr go. ``ends``: when the play does,
+        as time.monotonic() says.
+        """
         self._ends = ends
         self._log = work / "actors.log"
         self._listener = socket.socket(socket.AF_UNIX)

@@ -241,7 +241,7 @@ class _Reader:
         missing = [preset for preset in ALL_PRESETS if preset not in given]
         if missing and "default" not in given:
             self._fail(f"expect says nothing of {', '.join(missing)}", "add it, or a default")
-        return {preset: given.get(preset, given.get("default", "")) for preset in ALL_PRESETS}
+        return {preset: str(given.get(preset, given.get("default"))) for preset in ALL_PRESETS}
 
     def _keys(self, table: Mapping[str, Any], known: Iterable[str], prefix: str = "") -> None:
         known = list(known)

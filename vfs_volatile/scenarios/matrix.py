@@ -145,8 +145,7 @@ def summary(matrix: Sequence[Row], presets: Sequence[Preset]) -> str:
     differ = sum(row.differs for row in matrix)
     end = f"{broken} FAILED" if broken else "all as expected"
     return (
-        f"{len(matrix)} scenarios under {', '.join(presets)}: {end};"
-        f" the presets differ in {differ}"
+        f"{len(matrix)} scenarios under {', '.join(presets)}: {end}; the presets differ in {differ}"
     )
 
 

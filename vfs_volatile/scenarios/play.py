@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -21,8 +21,8 @@ from vfs_volatile.errors import UserError
 from vfs_volatile.mountinfo import find_mount
 from vfs_volatile.scenarios.cast import Cast, OutOfTimeError, PlayError
 from vfs_volatile.scenarios.grammar import SYSTEM
-from vfs_volatile.scenarios.mounting import FreshMount
 from vfs_volatile.scenarios.model import Outcome, Scenario, Seen, Step
+from vfs_volatile.scenarios.mounting import FreshMount
 
 LIMIT_SECONDS = 30.0
 """For one play, the start of its mount included."""
@@ -65,7 +65,7 @@ def play_all(
 
 @contextmanager
 def players() -> Iterator[Executor]:
-    """Processes that play. Leaving waits for the plays under way, which unmount, and starts none."""
+    """Processes that play. Leaving waits for those that play, and they unmount; no more begin."""
     executor = ProcessPoolExecutor(
         AT_ONCE, multiprocessing.get_context("spawn"), initializer=_be_a_player
     )
@@ -86,7 +86,7 @@ def _play_in(
     work: Path, directory: Path, scenario: Scenario, preset: Preset, seen: list[Seen]
 ) -> None:
     """Play to the end, with what was seen in ``seen``. Raises PlayError, UserError."""
-    mount = FreshMount(directory, work / "daemon.log", options(scenario, preset))
+    mount = FreshMount(directory, work / "daemon.log", _options(scenario, preset))
     ends = time.monotonic() + LIMIT_SECONDS
     with mount, Cast(work, directory, _first_actors(scenario), ends) as cast:
         try:
@@ -95,7 +95,8 @@ def _play_in(
             for name, letters in scenario.files.items():
                 cast.create(name, letters)
             for step in scenario.steps:
-                seen.append(_step(cast, step, preset))
+                result = cast.do(step.actor, step.command)
+                seen.append(Seen(step.number, result, _held(step, preset, result)))
         except PlayError as error:
             if isinstance(error, OutOfTimeError):
                 mount.abort()  # or a process that hangs in it could not end
@@ -104,7 +105,7 @@ def _play_in(
             raise PlayError(f"{at}{error}" + (f" ({words})" if words else "")) from None
 
 
-def options(scenario: Scenario, preset: Preset) -> list[str]:
+def _options(scenario: Scenario, preset: Preset) -> list[str]:
     """The options of ``vfs-volatile mount`` for a play."""
     words = ["--semantics", preset]
     for name, value in scenario.mount.items():
@@ -114,22 +115,14 @@ def options(scenario: Scenario, preset: Preset) -> list[str]:
 
 def _first_actors(scenario: Scenario) -> list[str]:
     """Those who are there from the start: all that nobody forks."""
-    born = {step.command.arguments["ACTOR"] for step in scenario.steps if _forks(step)}
+    forks = [step.command for step in scenario.steps if step.command.verb == "fork"]
+    born = {command.arguments["ACTOR"] for command in forks}
     names = {step.actor for step in scenario.steps} - {SYSTEM}
     return sorted(names - born)
 
 
-def _forks(step: Step) -> bool:
-    return step.command.verb == "fork"
-
-
-def _step(cast: Cast, step: Step, preset: Preset) -> Seen:
-    result = cast.do(step.actor, step.command)
-    return Seen(step.number, result, expectation(step, preset)(result))
-
-
-def expectation(step: Step, preset: Preset) -> Callable[[str], bool]:
-    """Whether a result is what the step expects; a step that expects nothing has to succeed."""
+def _held(step: Step, preset: Preset, result: str) -> bool:
+    """Is that what the step expects? One that expects nothing has to succeed."""
     if step.expect is not None:
-        return step.expect[preset].__eq__
-    return lambda result: result not in errno.errorcode.values() and "X" not in result
+        return result == step.expect[preset]
+    return result not in errno.errorcode.values() and "X" not in result

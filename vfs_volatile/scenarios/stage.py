@@ -1,6 +1,6 @@
 """What happens from outside: files are there, pressure comes, somebody looks.
 
-Nothing here counts as a user of a file: it is held by O_PATH descriptors, of which FUSE is not told.
+Nothing here counts as a user of a file: O_PATH descriptors hold it, and FUSE is not told of them.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ def tell(scenario: Scenario) -> str:
     quote = f'{scenario.source}: "{scenario.quote}"' if scenario.quote else scenario.source
     mounted = " ".join(f"--{name} {value}" for name, value in scenario.mount.items())
     parts = [
-        f"{scenario.name}: {scenario.title}",
+        fill(f"{scenario.name}: {scenario.title}", _WIDTH, subsequent_indent="  "),
         fill(quote, _WIDTH, initial_indent="  ", subsequent_indent="  "),
         fill(scenario.story, _WIDTH),
         *([f"Mounted with {mounted}, whatever the preset."] if mounted else []),
