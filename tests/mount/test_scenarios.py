@@ -87,7 +87,7 @@ def test_a_play_whose_time_is_up_leaves_nothing_mounted(
     monkeypatch.setattr(playing, "LIMIT_SECONDS", 0.0)
     monkeypatch.setattr(tempfile, "mkdtemp", lambda **_: str(tmp_path))
     outcome = play(written('{ A = "open f" }, { A = "query f", expect = "--" }'), "unified")
-    assert outcome.problem == "a process did not start in time"
+    assert outcome.problem.endswith("in time")
     assert not is_mounted(tmp_path / "mnt")
 
 

@@ -51,7 +51,8 @@ class Votes:
 
         Where votes alone made a page volatile it becomes zeros for all, and the others who had
         agreed are told when they ask. Where an fvrange mark did, it stays purged: the answer to
-        that mark is still owed to fvrange. Nothing there may be draining.
+        that mark is still owed to fvrange. Nothing there may be draining. ``kin``: what a child
+        born unseen would be known by, if one may be.
         """
         touched = page_set(self._space.touched(start, length))
         ballot = self._ballots.setdefault(process, Ballot())
@@ -63,7 +64,8 @@ class Votes:
         ballot.agreed -= touched
         ballot.lost -= touched
         ballot.held |= touched
-        self._kin_held.setdefault(kin, BitMap()).update(touched)
+        if kin is not None:
+            self._kin_held.setdefault(kin, BitMap()).update(touched)
         self._end_unsupported(touched)
         return found
 
@@ -77,11 +79,16 @@ class Votes:
         if parent in self._ballots:
             self._ballots[child] = self._ballots[parent].copy()
 
-    def inherit_holds(self, kin: Hashable, child: Process) -> None:
-        """A child of which only its kin is known: it may hold what any of them has held."""
+    def inherit_holds(self, kin: Hashable, child: Process) -> bool:
+        """A child of which only its kin is known may hold what any of them has held.
+
+        Returns whether it does.
+        """
         held = self._kin_held.get(kin)
-        if held is not None:
-            self._ballots.setdefault(child, Ballot()).held |= held
+        if not held:
+            return False
+        self._ballots.setdefault(child, Ballot()).held |= held
+        return True
 
     def drop(self, process: Process) -> None:
         """exit(2) and execve(2) end the votes of a process."""

@@ -72,8 +72,8 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
             shim.install(operations, nursery.start_soon)
             purging = trio.CancelScope()
             nursery.start_soon(_run_purger, purger, memory, purges, purging)
-            nursery.start_soon(_stop_on_signal, purges, purging)
             nursery.start_soon(electorate.follow)
+            await nursery.start(_stop_on_signal, purges, purging)
             on_ready()
             await pyfuse3.main(max_tasks=_MAX_TASKS)
             nursery.cancel_scope.cancel()
@@ -99,13 +99,16 @@ async def _run_purger(
         await purger.run(memory, purges)
 
 
-async def _stop_on_signal(purges: Purges, purging: trio.CancelScope) -> None:
+async def _stop_on_signal(
+    purges: Purges, purging: trio.CancelScope, *, task_status: trio.TaskStatus[None]
+) -> None:
     """On SIGTERM or SIGINT end the main loop, but not under a purge if that can be helped.
 
     A purge waits in the kernel for write-backs that this process must still answer; a process
     that stopped to answer would wait for itself.
     """
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
         async for _ in signals:
             purging.cancel()
             with trio.move_on_after(_STOP_SECONDS):

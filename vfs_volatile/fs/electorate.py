@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import trio
 
 from vfs_volatile.core.address_space import AddressSpace
-from vfs_volatile.core.consent import Mapper
-from vfs_volatile.processes.connector import Changed, Event, Fork, ProcessEvents
+from vfs_volatile.processes.connector import Event, Exec, Fork, ProcessEvents, ThreadEnd
 from vfs_volatile.processes.identity import ProcessId, identify, look_at
+from vfs_volatile.processes.openers import boot_ticks
 
 
 class Electorate:
@@ -50,15 +52,18 @@ class Electorate:
                 return
             self._complete = self._events.overrun = False
         for process in list(self._voters):
-            self._drop_if_changed(process)
+            self._drop_if_ended(process)
 
-    def recognise(self, space: AddressSpace, mappers: list[Mapper]) -> None:
+    def kin_of(self, process: ProcessId) -> int | None:
+        """What the children of ``process`` may be known by; None if none is born unseen."""
+        return None if self._complete else process.stack
+
+    def recognise(self, space: AddressSpace, processes: Iterable[object]) -> None:
         """Give voters' children that were born unseen the votes they inherited."""
         if self._complete:
-            return  # none is born unseen
-        for mapper in mappers:
-            child = mapper.process
-            if isinstance(child, ProcessId) and child not in self._voters:
+            return
+        for child in processes:
+            if isinstance(child, ProcessId) and space not in self._voters.get(child, ()):
                 self._recognise(space, child)
 
     async def follow(self) -> None:
@@ -80,10 +85,12 @@ class Electorate:
                 voter = self._by_pid[parent]
                 born = look_at(child)
                 self._inherit(voter, ProcessId(child, born.id.born if born else 0, voter.stack))
-            case Changed(pid) if pid in self._by_pid:
-                self._drop_if_changed(self._by_pid[pid])
+            case Exec(pid) if pid in self._by_pid:
+                self._drop(self._by_pid[pid])
+            case ThreadEnd(pid) if pid in self._by_pid:
+                self._drop_if_ended(self._by_pid[pid])
 
-    def _drop_if_changed(self, process: ProcessId) -> None:
+    def _drop_if_ended(self, process: ProcessId) -> None:
         if identify(process.pid) != process:
             self._drop(process)
 
@@ -97,8 +104,8 @@ class Electorate:
         parent = self._by_pid.get(looked.parent) if looked else None
         if parent and parent.stack == child.stack and child.born > self._last_vote[parent]:
             self._inherit(parent, child)
-        else:
-            space.votes.inherit_holds(child.stack, child)
+        elif space.votes.inherit_holds(child.stack, child):
+            self.voted(child, space, boot_ticks())
 
     def _inherit(self, parent: ProcessId, child: ProcessId) -> None:
         for space in self._voters[parent]:

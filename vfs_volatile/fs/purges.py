@@ -196,7 +196,7 @@ class Purges:
         inode = self._inodes.get(space.ino)
         span = space.span_of(0, 0)
         if self._rules.votes:
-            self._electorate.recognise(space, mappers)
+            self._electorate.recognise(space, (mapper.process for mapper in mappers))
         return forbidden(
             self._rules,
             page_set(span),

@@ -33,13 +33,19 @@ class Fork(NamedTuple):
     child: int
 
 
-class Changed(NamedTuple):
-    """A process runs another program, or one of its threads has ended, perhaps the last."""
+class Exec(NamedTuple):
+    """A process runs another program."""
 
     pid: int
 
 
-Event = Fork | Changed
+class ThreadEnd(NamedTuple):
+    """A thread of a process has ended, perhaps the last."""
+
+    pid: int
+
+
+Event = Fork | Exec | ThreadEnd
 
 
 class ProcessEvents:
@@ -104,5 +110,5 @@ def _events_in(message: bytes) -> list[Event]:
         return [Fork(parent, child)] if thread == child else []  # else a new thread
     if what in (_EXEC, _EXIT):
         _, process = _PROCESS_DATA.unpack_from(message, at)
-        return [Changed(process)]
+        return [Exec(process) if what == _EXEC else ThreadEnd(process)]
     return []
