@@ -60,10 +60,12 @@ class Addressed:
             await self._purges.settle(parts)
         self._electorate.catch_up()  # a child born before this vote does not inherit it
         for space, _ in parts:
+            self._electorate.recognise(space, [process])
             self._electorate.voted(process, space, boot_ticks())
         if args.mode == VRANGE_VOLATILE:
             return sum(space.votes.agree(process, *span, args.behavior) for space, span in parts)
-        return sum(space.votes.hold(process, *span, kin=process.stack) for space, span in parts)
+        kin = self._electorate.kin_of(process)
+        return sum(space.votes.hold(process, *span, kin=kin) for space, span in parts)
 
     def _part(self, handle: Handle, piece: Piece) -> Part:
         """The bytes that ``piece`` maps, if the caller may mark them."""
