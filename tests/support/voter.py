@@ -44,13 +44,17 @@ class Voter:
         self._lines = lines
 
     def map(self, file: VFile | Path, how: How = "shared", first: int = 0, count: int = 0) -> Voter:
-        """Map ``count`` pages (0 = to the end) and close the descriptor; returns itself."""
+        """Open and map ``count`` pages (0 = to the end); returns itself."""
         path = file.path if isinstance(file, VFile) else file
         self._ask("map", str(path), how, first, count)
         return self
 
     def unmap(self) -> None:
         self._ask("unmap")
+
+    def close_file(self) -> None:
+        """Keep the mapping alone."""
+        self._ask("close_file")
 
     def agree(self, first: int = 0, count: int = 0, behavior: int = 0) -> int:
         """mvrange VOLATILE; the bytes found purged. Raises OSError."""
@@ -76,10 +80,10 @@ class Voter:
         self._ask("fork")
         return self._stage.accept()
 
-    def exec(self) -> Voter:
-        """The same process, running another program; this conversation is over."""
+    def exec(self) -> None:
+        """Run the program anew, with nothing mapped."""
         self._tell("exec")
-        return self._stage.accept()
+        self._lines = self._stage.accept()._lines
 
     def drop_first_thread(self) -> None:
         """End the first thread; another one goes on with the conversation."""
@@ -144,11 +148,10 @@ class Stage:
         return self._voters[-1]
 
     def reap(self, pid: int) -> None:
-        """Wait until the process has ended; its parent reaps it, or we do."""
+        """Wait until the process has ended; orphans may stay zombies for a while."""
         if pid in self._started:
             self._started.pop(pid).wait(SECONDS)
-        gone = eventually(lambda: not Path(f"/proc/{pid}").exists(), SECONDS)
-        assert gone, f"process {pid} does not end"
+        assert eventually(lambda: _has_ended(pid), SECONDS), f"process {pid} does not end"
 
     def close(self) -> None:
         for voter in self._voters:
@@ -188,6 +191,9 @@ class Actor:
         if self._map is not None:
             self._map.close()
             self._map = None
+
+    def do_close_file(self) -> None:
+        os.close(self._fd)
 
     def do_mvrange(
         self, where: str, first: int, count: int, mode: int, behavior: int
@@ -287,7 +293,16 @@ def _letter(memory: mmap.mmap, at: int) -> str:
 
 
 def _state_of(pid: int) -> str:
+    """Of the first thread of a process. Raises OSError."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+
+
+def _has_ended(pid: int) -> bool:
+    """Has every thread?"""
+    try:
+        return _state_of(pid) == "Z" and len(os.listdir(f"/proc/{pid}/task")) == 1
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def main(path: str) -> None:

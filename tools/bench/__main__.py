@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tools.bench import core_cost, data_path, ioctl_cost, purging
+from tools.bench import core_cost, data_path, deciding, ioctl_cost, purging
 from tools.bench.figures import Figures
 
 Say = Callable[[str], None]
@@ -61,6 +61,7 @@ def _measure_all(quick: bool, say: Say) -> list[Figures]:
             *ioctl_cost.measure(work, quick, say),
             *data_path.measure(work, quick, say),
             *purging.measure(work, quick, say),
+            *deciding.measure(work, quick, say),
         ]
 
 

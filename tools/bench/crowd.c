@@ -70,6 +70,7 @@ static pid_t start(const char *path, int announce)
 	if (path != NULL)
 		map_and_load(path);
 	must(write(announce, "", 1) == 1, "write");
+	close(announce);
 	for (;;)
 		pause();
 }
@@ -87,7 +88,7 @@ int main(int count, char **arguments)
 		map_another();
 	for (long number = 0; number < others + mappers; number++)
 		children[number] = start(number < others ? NULL : arguments[3], announced[1]);
-	/* If a child has failed this ends too. */
+	/* Now reading ends when no child is left that has yet to announce itself. */
 	close(announced[1]);
 	for (long number = 0; number < others + mappers; number++)
 		must(read(announced[0], &byte, 1) == 1, "a child");

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _Names = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[FILE|NAME]...", help="Scenarios by name, or files of yours. [default: all]"
+        metavar="FILE|NAME", help="Scenarios by name, or files of yours. [default: all]"
     ),
 ]
 

@@ -52,7 +52,7 @@ class Votes:
         Where votes alone made a page volatile it becomes zeros for all, and the others who had
         agreed are told when they ask. Where an fvrange mark did, it stays purged: the answer to
         that mark is still owed to fvrange. Nothing there may be draining. ``kin``: what a child
-        born unseen would be known by, if one may be.
+        would be known by, should it be born unseen.
         """
         touched = page_set(self._space.touched(start, length))
         ballot = self._ballots.setdefault(process, Ballot())

@@ -55,6 +55,10 @@ class Addressed:
             return sum(space.mark(*span, args.behavior) for space, span in parts)
         return await self._purges.unmark(parts)
 
+    def catch_up(self) -> None:
+        """Let votes end whose processes have ended, before somebody asks for the state."""
+        self._electorate.catch_up()
+
     async def _vote(self, process: ProcessId, parts: list[Part], args: FvrangeArgs) -> int:
         if args.mode != VRANGE_VOLATILE:
             await self._purges.settle(parts)
@@ -64,7 +68,7 @@ class Addressed:
             self._electorate.voted(process, space, boot_ticks())
         if args.mode == VRANGE_VOLATILE:
             return sum(space.votes.agree(process, *span, args.behavior) for space, span in parts)
-        kin = self._electorate.kin_of(process)
+        kin = process.stack
         return sum(space.votes.hold(process, *span, kin=kin) for space, span in parts)
 
     def _part(self, handle: Handle, piece: Piece) -> Part:

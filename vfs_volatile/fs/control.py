@@ -79,6 +79,7 @@ class Control:
         space = handle.inode.space
         if space is None or command not in _COMMANDS:
             raise SyscallError(errno.ENOTTY)
+        self._addressed.catch_up()
         if command == ioctls.FVRANGE_IOC_NEXT:
             return FvrangeInfo(*space.next_run(FvrangeInfo.unpack(data).start)).pack()
         if not handle.writable:
@@ -144,6 +145,7 @@ class Control:
         """Raises SyscallError(ENODATA) for what cannot be read."""
         if name not in self._getters:
             raise SyscallError(errno.ENODATA)
+        self._addressed.catch_up()
         return xattrs.format_ranges(self._getters[name](space)).encode()
 
     async def remove_file_xattr(self, space: AddressSpace, name: str) -> None:

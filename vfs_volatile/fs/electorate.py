@@ -45,18 +45,12 @@ class Electorate:
 
     def catch_up(self) -> None:
         """Take in all that has happened to voters until now."""
-        if self._events is not None:
-            for event in self._events.pending():
-                self._handle(event)
-            if not self._events.overrun:
-                return
-            self._complete = self._events.overrun = False
-        for process in list(self._voters):
-            self._drop_if_ended(process)
-
-    def kin_of(self, process: ProcessId) -> int | None:
-        """What the children of ``process`` may be known by; None if none is born unseen."""
-        return None if self._complete else process.stack
+        self._take_in_events()
+        ended = [process for process in self._voters if identify(process.pid) != process]
+        if ended:
+            self._take_in_events()  # what they did before they ended: their children inherit
+        for process in ended:
+            self._drop(process)
 
     def recognise(self, space: AddressSpace, processes: Iterable[object]) -> None:
         """Give voters' children that were born unseen the votes they inherited."""
@@ -70,12 +64,24 @@ class Electorate:
         """Take events in as they come, until cancelled."""
         if self._events is None:
             await trio.sleep_forever()
-        while True:
-            assert self._events is not None
+        while self._events is not None:
             await trio.lowlevel.wait_readable(self._events.socket)
-            self.catch_up()
+            if self._take_in_events():
+                self.catch_up()
 
     # ---- helpers ----
+
+    def _take_in_events(self) -> bool:
+        """Take in the events that are pending; may a voter have ended?"""
+        if self._events is None:
+            return False
+        events = self._events.pending()
+        for event in events:
+            self._handle(event)
+        self._complete = self._complete and not self._events.overrun
+        return self._events.overrun or any(
+            isinstance(event, ThreadEnd) and event.pid in self._by_pid for event in events
+        )
 
     def _handle(self, event: Event) -> None:
         match event:
@@ -87,12 +93,6 @@ class Electorate:
                 self._inherit(voter, ProcessId(child, born.id.born if born else 0, voter.stack))
             case Exec(pid) if pid in self._by_pid:
                 self._drop(self._by_pid[pid])
-            case ThreadEnd(pid) if pid in self._by_pid:
-                self._drop_if_ended(self._by_pid[pid])
-
-    def _drop_if_ended(self, process: ProcessId) -> None:
-        if identify(process.pid) != process:
-            self._drop(process)
 
     def _recognise(self, space: AddressSpace, child: ProcessId) -> None:
         """fork(2) copies the stack, so a process with a voter's stack descends from it.

@@ -55,7 +55,7 @@ class ProcessEvents:
         self.socket = events
         """Readable when something is pending; non-blocking."""
         self.overrun = False
-        """Has the kernel dropped events because too many were pending?"""
+        """Has the kernel ever dropped events because too many were pending?"""
 
     def pending(self) -> list[Event]:
         """All that has happened since the last call. Does not block."""

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from textwrap import fill
 
 from vfs_volatile.core.semantics import Preset
-from vfs_volatile.scenarios.grammar import SYSTEM
 from vfs_volatile.scenarios.matrix import in_words
 from vfs_volatile.scenarios.model import Scenario, Step
 
@@ -35,13 +34,12 @@ def _pages(letters: str) -> str:
 
 
 def _step(step: Step) -> list[str]:
-    actor = "--" if step.actor == SYSTEM else step.actor
-    text = f"{step.number:3}. {actor:2}  {step.text}"
+    text = f"{step.number:3}. {step.actor:6}  {step.text}"
     if step.expect is None:
         return [text]
     if not step.differs:
         return [f"{text:<52}  {_both(step, next(iter(step.expect.values())))}"]
-    return [text, *(f"{'':12}{line}" for line in _by_preset(step, step.expect))]
+    return [text, *(f"{'':16}{line}" for line in _by_preset(step, step.expect))]
 
 
 def _by_preset(step: Step, expect: Mapping[Preset, str]) -> list[str]:

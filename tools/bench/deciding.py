@@ -1,0 +1,271 @@
+"""What a purge costs because other processes are there: who maps the file, and dropping theirs."""
+
+from __future__ import annotations
+
+import math
+import os
+import select
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from tools.bench.figures import Figures
+from tools.bench.mounts import VolatileMount, volatile_mount
+from vfs_volatile import VRANGE_NONVOLATILE, VRANGE_VOLATILE, fvrange
+from vfs_volatile.client.calls import fvrange_purge
+from vfs_volatile.native import procmap
+from vfs_volatile.processes.mappings import MappingScanner, Query, query_text
+from vfs_volatile.processes.maps import OwnMount
+from vfs_volatile.processes.openers import Openers
+from vfs_volatile.units import PAGE_SIZE
+
+_SOURCE = Path(__file__).with_name("crowd.c")
+_TEXT = "look, text of maps"
+_MIB = 1 << 20
+_SIZE = "4G"
+_BATCH = 32 * _MIB
+"""Bytes of a range: as many as one look serves by budget (vfs_volatile/fs/purges.py)."""
+_FEW_LOOKS = 5
+_LIMIT_SECONDS = 240.0
+_START_SECONDS = 90.0
+_STOP_SECONDS = 30.0
+_WAIT_SECONDS = 60.0
+
+Say = Callable[[str], None]
+Look = Callable[[], float]
+"""Looks once at all processes; the seconds that it took."""
+
+
+class _Scale(NamedTuple):
+    others: int
+    mappers: int
+    mappings: int
+    """Of other files, in each process that has any."""
+    rounds: int
+    mib: int
+
+
+class _Crowd(NamedTuple):
+    """Processes beside those that the machine runs anyhow."""
+
+    name: str
+    others: int
+    mappers: int
+    mappings: int = 0
+
+    @property
+    def processes(self) -> int:
+        return self.others + self.mappers
+
+
+def measure(work: Path, quick: bool, say: Say) -> list[Figures]:
+    """All figures of deciding."""
+    scale = _Scale(200, 20, 200, 10, 128) if quick else _Scale(1000, 100, 200, 15, 1024)
+    program = work / "crowd"
+    subprocess.run(["gcc", "-O2", "-o", program, _SOURCE], check=True, timeout=60)
+    with volatile_mount(work, _LIMIT_SECONDS, private="block", size=_SIZE) as mount:
+        return [_looks(mount, program, scale, say), _purges(mount, program, scale, say)]
+
+
+# ---- deciding ----
+
+
+def _looks(mount: VolatileMount, program: Path, scale: _Scale, say: Say) -> Figures:
+    plain = _Crowd("no other files", scale.others, scale.mappers)
+    full = _Crowd(f"{scale.mappings} other files each", scale.others, scale.mappers, scale.mappings)
+    # Last, so that the ratio is the growth with mappings of other files.
+    crowds = [plain, full, _Crowd("few processes", 0, 1)]
+    figures = Figures(
+        f"Deciding a purge: {scale.others:,} other processes and {scale.mappers} that map the file",
+        [crowd.name for crowd in crowds],
+        ratio="growth",
+        notes=[
+            f"Median and quartiles of {scale.rounds}; the ways take turns. A look: Python, in a",
+            "process like the daemon. Forced purge: the ioctl, with its look, of one page that",
+            "all mappers have loaded. Few processes: the machine's own and one mapper.",
+        ],
+    )
+    for crowd in crowds:
+        say(f"deciding: {crowd.processes} processes more, {crowd.name}")
+        _look_among(mount, program, crowd, scale.rounds, figures)
+    _add_worst(figures)
+    figures.notes += [_growth_note(figures, name, plain, full) for name in _ways()]
+    return figures
+
+
+def _look_among(
+    mount: VolatileMount, program: Path, crowd: _Crowd, rounds: int, figures: Figures
+) -> None:
+    with _volatile_file(mount, rounds * PAGE_SIZE) as (fd, path), _running(program, crowd, path):
+        looks = {name: _look(mount, fd, query) for name, query in _ways().items()}
+        for page in range(rounds):
+            for name, look in looks.items():
+                limited = name != _TEXT
+                figures.add(name, "ms", crowd.name, 1000 * look(), limited=limited)
+            seconds = _forced(fd, page * PAGE_SIZE, PAGE_SIZE)
+            limited = len(looks) > 1
+            figures.add("forced purge, one page", "ms", crowd.name, 1000 * seconds, limited=limited)
+
+
+def _add_worst(figures: Figures) -> None:
+    for row in list(figures.rows.values()):
+        for case, cell in row.cells.items():
+            figures.add(f"{row.operation}, worst", row.unit, case, cell.worst)
+
+
+def _growth_note(figures: Figures, way: str, plain: _Crowd, full: _Crowd) -> str:
+    """What one process more and one mapping more cost."""
+    cells = figures.rows[way].cells
+    least, most, few = (cells[name].median for name in figures.cases)
+    process = 1e3 * (least - few) / (plain.processes - 1)  # the few have one too
+    mapping = 1e6 * (most - least) / (full.processes * full.mappings)
+    return (
+        f"{way}: {process:.0f} us for each process, and {mapping:.0f} ns for each mapping of"
+        " another file that it steps over."
+    )
+
+
+# ---- purging ----
+
+
+def _purges(mount: VolatileMount, program: Path, scale: _Scale, say: Say) -> Figures:
+    crowds = [
+        _Crowd("1 process", 0, 1),
+        _Crowd(f"{scale.mappers} processes", 0, scale.mappers),
+        _Crowd(f"1 among {scale.others:,} others", scale.others, 1, scale.mappings),
+    ]
+    size = scale.mib * _MIB
+    figures = Figures(
+        f"Purging: {scale.mib} MiB that processes map shared and have loaded",
+        [crowd.name for crowd in crowds],
+        notes=[
+            "Once each, until the kernel has dropped the last page. By force: one look at the",
+            f"processes; by budget: {_batches(size)}. A look is measured just before, as above.",
+            f"The others map {scale.mappings} other files each.",
+        ],
+    )
+    kinds: dict[str, tuple[int, Callable[[int], float]]] = {
+        "by force": (1, lambda fd: _forced(fd, 0, size)),
+        "by budget": (_batches(size), lambda fd: _by_budget(mount, fd)),
+    }
+    for crowd in crowds:
+        for kind, (looks, purge) in kinds.items():
+            say(f"deciding: {scale.mib} MiB mapped by {crowd.name}, {kind}")
+            with _volatile_file(mount, size) as (fd, path), _running(program, crowd, path):
+                look = _look(mount, fd, next(iter(_ways().values())))
+                looking = looks * statistics.median(look() for _ in range(_FEW_LOOKS))
+                seconds = purge(fd)
+            figures.add(kind, "s", crowd.name, seconds)
+            figures.add(f"{kind}, share of looking", "%", crowd.name, 100 * looking / seconds)
+    figures.notes.append(_share_note(figures, crowds))
+    return figures
+
+
+def _share_note(figures: Figures, crowds: Sequence[_Crowd]) -> str:
+    """What the time goes to."""
+    one, many, _ = (figures.rows["by force"].cells[crowd.name].median for crowd in crowds)
+    each = 1e3 * (many - one) / (crowds[1].mappers - crowds[0].mappers)
+    share = figures.rows["by budget, share of looking"].cells[crowds[2].name].median
+    return (
+        f"Each process that has loaded the file costs {each:.0f} ms: the kernel takes every page"
+        f" from it. {crowds[2].others:,} that have not cost looks: {share:.0f} % of it by budget."
+    )
+
+
+def _batches(size: int) -> int:
+    return math.ceil(size / _BATCH)
+
+
+def _by_budget(mount: VolatileMount, fd: int) -> float:
+    """Seconds until nothing is resident and the kernel has dropped its copy."""
+    budget = mount.number("budget")
+    started = time.perf_counter()
+    mount.set_budget(0)
+    mount.wait_resident(0, _WAIT_SECONDS)
+    fvrange(fd, 0, 0, VRANGE_NONVOLATILE)  # waits for purges under way
+    seconds = time.perf_counter() - started
+    mount.set_budget(budget)
+    return seconds
+
+
+# ---- helpers ----
+
+
+def _ways() -> dict[str, Query]:
+    """The ways to ask that this kernel has; the daemon takes the first."""
+    text: dict[str, Query] = {_TEXT: query_text}
+    return {"look, PROCMAP_QUERY": procmap.query, **text} if procmap.available() else text
+
+
+def _look(mount: VolatileMount, fd: int, query: Query) -> Look:
+    """A look for those who map ``fd``, like that of the daemon."""
+    own = OwnMount(str(mount.path))
+    scanner = MappingScanner(own, only_uid=None, query=query)
+    ino = os.fstat(fd).st_ino
+    _ = own.numbers  # found once for all looks
+
+    def look() -> float:
+        started = time.perf_counter()
+        found = scanner.scan({ino: Openers()})
+        seconds = time.perf_counter() - started
+        if not found.of(ino) or found.unreadable:
+            raise RuntimeError("the look did not find those who map the file")
+        return seconds
+
+    return look
+
+
+def _forced(fd: int, start: int, length: int) -> float:
+    """Seconds to purge all of the range."""
+    started = time.perf_counter()
+    purged = fvrange_purge(fd, start, length)
+    seconds = time.perf_counter() - started
+    if purged != length:
+        raise RuntimeError(f"{purged} of {length} bytes were purged")
+    return seconds
+
+
+@contextmanager
+def _volatile_file(mount: VolatileMount, size: int) -> Iterator[tuple[int, Path]]:
+    """A file full of data, volatile in ranges of _BATCH: its descriptor and path. Then gone."""
+    path = mount.path / "data"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    try:
+        block = b"d" * _MIB
+        for offset in range(0, size, _MIB):
+            os.pwrite(fd, block[: size - offset], offset)
+        for start in range(0, size, _BATCH):
+            fvrange(fd, start, min(_BATCH, size - start), VRANGE_VOLATILE)
+        yield fd, path
+    finally:
+        os.close(fd)
+        path.unlink()
+
+
+@contextmanager
+def _running(program: Path, crowd: _Crowd, path: Path) -> Iterator[None]:
+    """The processes of ``crowd`` around the file ``path``. All have ended afterwards."""
+    arguments = [str(crowd.others), str(crowd.mappers), str(path), str(crowd.mappings)]
+    running = subprocess.Popen(
+        [program, *arguments],
+        cwd=program.parent,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert running.stdin is not None
+    assert running.stdout is not None
+    with running.stdin, running.stdout:
+        try:
+            ready, _, _ = select.select([running.stdout], [], [], _START_SECONDS)
+            if not ready or running.stdout.readline() != b"ready\n":
+                raise RuntimeError("the processes did not start; see the lines above")
+            yield
+            running.stdin.close()  # it ends its children, then itself
+            running.wait(_STOP_SECONDS)
+        finally:
+            running.kill()  # its children get SIGKILL when it ends
+            running.wait(_STOP_SECONDS)
