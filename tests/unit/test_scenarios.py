@@ -7,8 +7,11 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
 from rich.console import Console
+from typer.testing import CliRunner
 
+from vfs_volatile.cli import scenarios
 from vfs_volatile.core.semantics import Preset
 from vfs_volatile.errors import UsageError
 from vfs_volatile.scenarios import matrix
@@ -216,10 +219,10 @@ def test_scenarios_are_chosen_by_name_or_as_files(tmp_path: Path) -> None:
 
 
 def test_enough_scenarios_come_with_the_package() -> None:
-    scenarios = shipped()
-    assert len(scenarios) >= 40
-    assert len({scenario.title for scenario in scenarios}) == len(scenarios)
-    assert {rule for scenario in scenarios for rule in scenario.mount} >= {
+    all_of_them = shipped()
+    assert len(all_of_them) >= 40
+    assert len({scenario.title for scenario in all_of_them}) == len(all_of_them)
+    assert {rule for scenario in all_of_them for rule in scenario.mount} >= {
         "mvrange",
         "private",
         "lifetime",
@@ -319,3 +322,42 @@ def test_the_table_fits_a_terminal_of_100_columns() -> None:
     lines = [line for line in shown.get().splitlines() if line.strip()]
     topics = len({scenario.topic for scenario in shipped()})
     assert len(lines) == len(found) + topics + 2, "no cell is folded"
+
+
+# ---- the commands ----
+
+
+@pytest.fixture
+def app() -> typer.Typer:
+    made = typer.Typer()
+    scenarios.register(made)
+    return made
+
+
+def test_list_names_all_by_topic(app: typer.Typer) -> None:
+    text = CliRunner().invoke(app, ["scenarios", "list"]).output
+    for scenario in shipped():
+        assert f"\n  {scenario.name} " in text
+        assert f"{scenario.topic}\n" in text
+
+
+def test_explain_tells_a_story(app: typer.Typer) -> None:
+    text = CliRunner().invoke(app, ["scenarios", "explain", "one-mark-by-address"]).output
+    assert "The heart of the dispute." in text
+    assert "kim      dddd  data" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--semantics", "kin"], "--semantics kin is not known; give one of unified, stultz, kim"),
+        (["--json", "--markdown"], "--json and --markdown are both given; give one of them"),
+        (["nowhere"], "no scenario is called 'nowhere'"),
+    ],
+)
+def test_a_wrong_command_line_is_named(
+    app: typer.Typer, arguments: list[str], message: str
+) -> None:
+    result = CliRunner().invoke(app, ["scenarios", "run", *arguments])
+    assert isinstance(result.exception, UsageError)
+    assert message in str(result.exception)

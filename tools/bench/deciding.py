@@ -264,8 +264,10 @@ def _running(program: Path, crowd: _Crowd, path: Path) -> Iterator[None]:
             if not ready or running.stdout.readline() != b"ready\n":
                 raise RuntimeError("the processes did not start; see the lines above")
             yield
-            running.stdin.close()  # it ends its children, then itself
-            running.wait(_STOP_SECONDS)
         finally:
-            running.kill()  # its children get SIGKILL when it ends
-            running.wait(_STOP_SECONDS)
+            running.stdin.close()  # it ends its children, then itself
+            try:
+                running.wait(_STOP_SECONDS)
+            finally:
+                running.kill()  # its children get SIGKILL when it ends
+                running.wait(_STOP_SECONDS)

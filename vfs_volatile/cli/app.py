@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from vfs_volatile.cli import demo, mount, ranges, status
+from vfs_volatile.cli import demo, mount, ranges, scenarios, status
 from vfs_volatile.cli.arguments import examples
 from vfs_volatile.errors import UsageError
 
@@ -21,6 +21,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -30,5 +31,5 @@ def _no_command(context: typer.Context) -> None:
         raise UsageError("no command given; see vfs-volatile --help")
 
 
-for commands in (mount, ranges, status, demo):
+for commands in (mount, ranges, status, demo, scenarios):
     commands.register(app)

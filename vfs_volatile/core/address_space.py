@@ -293,8 +293,10 @@ class AddressSpace:
             for entry in list(self.volatility.ranges.overlapping(span)):
                 if entry.age <= newest:
                     piece = entry.span.clip(span)
-                    self.volatility.set_purged(self.resident & page_set(piece))
+                    held = self.resident & page_set(piece)
+                    self.volatility.set_purged(held)
                     self._drop(piece)
+                    drain.dropped += len(held)
                     drain.pages.add_range(*piece)
         if drain.pages:
             self.volatility.drains.append(drain)

@@ -30,12 +30,14 @@ if TYPE_CHECKING:
 class Drain:
     """A purge under way: its data is dropped here, the kernel's copy perhaps not yet."""
 
-    __slots__ = ("pages", "space")
+    __slots__ = ("dropped", "pages", "space")
 
     def __init__(self, space: AddressSpace) -> None:
         self.space = space
         self.pages = BitMap()
         """Pages whose write-back would be stale."""
+        self.dropped = 0
+        """Pages of memory that it freed."""
 
 
 class Volatility:

@@ -81,6 +81,7 @@ class Control:
             raise SyscallError(errno.ENOTTY)
         self._addressed.catch_up()
         if command == ioctls.FVRANGE_IOC_NEXT:
+            await self._purges.wait_for_purges(space)
             return FvrangeInfo(*space.next_run(FvrangeInfo.unpack(data).start)).pack()
         if not handle.writable:
             raise SyscallError(errno.EBADF)
@@ -141,11 +142,12 @@ class Control:
         else:
             raise SyscallError(errno.EOPNOTSUPP)
 
-    def get_file_xattr(self, space: AddressSpace, name: str) -> bytes:
+    async def get_file_xattr(self, space: AddressSpace, name: str) -> bytes:
         """Raises SyscallError(ENODATA) for what cannot be read."""
         if name not in self._getters:
             raise SyscallError(errno.ENODATA)
         self._addressed.catch_up()
+        await self._purges.wait_for_purges(space)
         return xattrs.format_ranges(self._getters[name](space)).encode()
 
     async def remove_file_xattr(self, space: AddressSpace, name: str) -> None:
@@ -196,6 +198,11 @@ class Control:
         except KeyError:
             raise SyscallError(errno.ENODATA) from None
 
+    @property
+    def _resident(self) -> int:
+        """Pages held in memory; what is being purged counts until the kernel has dropped it too."""
+        return self._memory.resident + self._purges.draining
+
     def statistics(self) -> dict[str, object]:
         """All counters of the mount; sizes in bytes."""
         memory = self._memory
@@ -203,7 +210,7 @@ class Control:
             "pid": os.getpid(),
             "size": memory.size_pages * PAGE_SIZE,
             "budget": memory.budget_pages * PAGE_SIZE,
-            "resident": memory.resident * PAGE_SIZE,
+            "resident": self._resident * PAGE_SIZE,
             "highest_resident": memory.highest_resident * PAGE_SIZE,
             "volatile": memory.volatile * PAGE_SIZE,
             "purged": memory.purged * PAGE_SIZE,
@@ -217,7 +224,7 @@ class Control:
         memory = self._memory
         return {
             xattrs.BUDGET: memory.budget_pages * PAGE_SIZE,
-            xattrs.MOUNT_RESIDENT: memory.resident * PAGE_SIZE,
+            xattrs.MOUNT_RESIDENT: self._resident * PAGE_SIZE,
             xattrs.MOUNT_VOLATILE: memory.volatile * PAGE_SIZE,
             xattrs.MOUNT_PURGED: memory.purged * PAGE_SIZE,
         }

@@ -305,7 +305,7 @@ class Operations(pyfuse3.Operations):
         if (mount := _mount_name(found, name)) is not None:
             return self._control.get_mount_xattr(mount)
         if (own := _file_name(name)) is not None:
-            return self._control.get_file_xattr(_space(found, errno.ENODATA), own)
+            return await self._control.get_file_xattr(_space(found, errno.ENODATA), own)
         _require_namespace(name)
         try:
             return found.xattrs[name]

@@ -81,6 +81,8 @@ class Purges:
         self._drain_ended = trio.Event()
         """Replaced by a new one each time it is set."""
         self._running = 0
+        self.draining = 0
+        """Pages that were dropped here, while the kernel may still hold its copy."""
         self._making_room = trio.Lock()
         """One writer at a time looks for room: what it finds serves the others too."""
         self.blocked = 0
@@ -149,6 +151,15 @@ class Purges:
         await self.settle([(space, (0, 0))])
         if not inode.opens:
             space.unmark(0, 0)
+
+    async def wait_for_purges(self, space: AddressSpace) -> None:
+        """Return when the purges of a file that are under way now have ended.
+
+        What is said of its state after that is what touching it shows.
+        """
+        under_way = list(space.volatility.drains)
+        while any(drain in space.volatility.drains for drain in under_way):
+            await self._drain_ended.wait()
 
     async def flush(self, ino: int) -> None:
         """Let the kernel write back what it holds of an inode, and drop it."""
@@ -220,9 +231,12 @@ class Purges:
             for drain in drains
             for run in runs(drain.pages)
         ]
+        dropped = sum(drain.dropped for drain in drains)
+        self.draining += dropped
         try:
             await self._notify(notices)
         finally:
+            self.draining -= dropped
             for drain in drains:
                 drain.space.end_purge(drain)
             self._announce()

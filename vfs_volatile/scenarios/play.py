@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import multiprocessing
+import os
 import shutil
 import signal
 import sys
@@ -49,12 +50,17 @@ def play(scenario: Scenario, preset: Preset) -> Outcome:
     return Outcome(scenario.name, preset, tuple(seen), problem, round(seconds, 3))
 
 
+def begin(executor: Executor, scenario: Scenario, preset: Preset) -> Future[Outcome]:
+    """Have one of the :func:`players` play."""
+    return executor.submit(_play_as_player, scenario, preset)
+
+
 def play_all(
     executor: Executor, plays: Sequence[tuple[Scenario, Preset]]
 ) -> Iterator[tuple[Scenario, Outcome]]:
     """What becomes of the plays, as each ends."""
     futures: dict[Future[Outcome], Scenario] = {
-        executor.submit(play, scenario, preset): scenario for scenario, preset in plays
+        begin(executor, scenario, preset): scenario for scenario, preset in plays
     }
     for future in as_completed(futures):
         try:
@@ -73,6 +79,13 @@ def players() -> Iterator[Executor]:
         yield executor
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+def _play_as_player(scenario: Scenario, preset: Preset) -> Outcome:
+    try:
+        return play(scenario, preset)
+    except SystemExit:  # everything is unmounted; the executor would only go on with the next
+        os._exit(1)
 
 
 def _be_a_player() -> None:
