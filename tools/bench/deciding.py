@@ -76,7 +76,7 @@ def measure(work: Path, quick: bool, say: Say) -> list[Figures]:
 
 def _looks(mount: VolatileMount, program: Path, scale: _Scale, say: Say) -> Figures:
     plain = _Crowd("no other files", scale.others, scale.mappers)
-    full = _Crowd(f"{scale.mappings} other files each", scale.others, scale.mappers, scale.mappings)
+    full = _Crowd(f"{scale.mappings} other files", scale.others, scale.mappers, scale.mappings)
     # Last, so that the ratio is the growth with mappings of other files.
     crowds = [plain, full, _Crowd("few processes", 0, 1)]
     figures = Figures(
@@ -84,9 +84,10 @@ def _looks(mount: VolatileMount, program: Path, scale: _Scale, say: Say) -> Figu
         [crowd.name for crowd in crowds],
         ratio="growth",
         notes=[
-            f"Median and quartiles of {scale.rounds}; the ways take turns. A look: Python, in a",
-            "process like the daemon. Forced purge: the ioctl, with its look, of one page that",
-            "all mappers have loaded. Few processes: the machine's own and one mapper.",
+            f"Median and quartiles of {scale.rounds}; the ways take turns. Other files: so many",
+            "are mapped by each process. A look: Python, in a process like the daemon. A forced",
+            "purge: the ioctl, with its look, of one page that all mappers have loaded. Few",
+            "processes: the machine's own and one mapper.",
         ],
     )
     for crowd in crowds:
@@ -144,7 +145,8 @@ def _purges(mount: VolatileMount, program: Path, scale: _Scale, say: Say) -> Fig
         [crowd.name for crowd in crowds],
         notes=[
             "Once each, until the kernel has dropped the last page. By force: one look at the",
-            f"processes; by budget: {_batches(size)}. A look is measured just before, as above.",
+            f"processes; by budget: {_batches(size)}. A look is measured just before, as above;",
+            "the share means nothing if the machine's load changes in between.",
             f"The others map {scale.mappings} other files each.",
         ],
     )

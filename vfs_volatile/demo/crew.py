@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from vfs_volatile.demo.modules import how_it_ended, run_module
-from vfs_volatile.demo.mounting import TemporaryMount
 from vfs_volatile.demo.tally import Tally
 from vfs_volatile.errors import UserError
+from vfs_volatile.trial.modules import how_it_ended, run_module
+from vfs_volatile.trial.mounting import TemporaryMount
 
 _TICK_SECONDS = 0.1
 _END_SECONDS = 5.0

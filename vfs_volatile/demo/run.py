@@ -16,12 +16,12 @@ from rich.console import Console
 
 from vfs_volatile.demo.crew import Crew, Worker
 from vfs_volatile.demo.display import stage
-from vfs_volatile.demo.mounting import TemporaryMount
 from vfs_volatile.demo.plan import Plan, choose_held, default_budget, find_sources
 from vfs_volatile.demo.records import Records
 from vfs_volatile.demo.report import Figures, collect, judge, make_table
 from vfs_volatile.errors import UserError
 from vfs_volatile.mountinfo import find_mount
+from vfs_volatile.trial.mounting import TemporaryMount
 from vfs_volatile.units import format_size
 
 LIMIT_SECONDS = 120.0
@@ -69,11 +69,13 @@ def _measure(plan: Plan, work: Path, budget: int, console: Console) -> Figures:
     Records.create(plan.records, len(plan.sources))
     plan.save(work / "plan.json")
     (work / "mnt").mkdir()
+    options = ["--budget", str(budget)]
     with (
-        TemporaryMount(work / "mnt", budget, work / "daemon.log") as mount,
+        TemporaryMount(work / "mnt", work / "daemon.log", options) as mount,
         Crew(work / "plan.json", mount, LIMIT_SECONDS) as crew,
         Records(plan.records) as records,
     ):
+        mount.wait_until_ready()
         (sampler,) = crew.start("sample")
         (holder,) = crew.start("hold")
         _build(crew, plan, console)

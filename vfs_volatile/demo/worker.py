@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vfs_volatile.demo import holder, optimist, roles
-from vfs_volatile.demo.leash import end_with_parent
 from vfs_volatile.demo.plan import Plan
+from vfs_volatile.trial.leash import end_with_parent
 
 ROLES: dict[str, Callable[[Plan, int], None]] = {
     "build": roles.build,

@@ -15,8 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from vfs_volatile.demo.modules import run_module
 from vfs_volatile.scenarios.grammar import SYSTEM, Arguments, Command
+from vfs_volatile.trial.modules import run_module
 
 _END_SECONDS = 5.0
 

@@ -17,13 +17,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vfs_volatile.core.semantics import Preset
-from vfs_volatile.demo.leash import end_with_parent
 from vfs_volatile.errors import UserError
 from vfs_volatile.mountinfo import find_mount
 from vfs_volatile.scenarios.cast import Cast, OutOfTimeError, PlayError
 from vfs_volatile.scenarios.grammar import SYSTEM
 from vfs_volatile.scenarios.model import Outcome, Scenario, Seen, Step
-from vfs_volatile.scenarios.mounting import FreshMount
+from vfs_volatile.trial.leash import end_with_parent
+from vfs_volatile.trial.mounting import TemporaryMount
 
 LIMIT_SECONDS = 30.0
 """For one play, the start of its mount included."""
@@ -99,7 +99,7 @@ def _play_in(
     work: Path, directory: Path, scenario: Scenario, preset: Preset, seen: list[Seen]
 ) -> None:
     """Play to the end, with what was seen in ``seen``. Raises PlayError, UserError."""
-    mount = FreshMount(directory, work / "daemon.log", _options(scenario, preset))
+    mount = TemporaryMount(directory, work / "daemon.log", _options(scenario, preset))
     ends = time.monotonic() + LIMIT_SECONDS
     with mount, Cast(work, directory, _first_actors(scenario), ends) as cast:
         try:

@@ -11,13 +11,15 @@ import select
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
-from vfs_volatile.demo.leash import end_with_parent
-from vfs_volatile.demo.modules import how_it_ended, run_module
 from vfs_volatile.errors import UserError
 from vfs_volatile.mountinfo import find_mount
+from vfs_volatile.trial.leash import end_with_parent
+from vfs_volatile.trial.modules import how_it_ended, run_module
 
 _START_SECONDS = 20.0
 _END_SECONDS = 10.0
@@ -26,28 +28,24 @@ _ERROR = "vfs-volatile: "
 
 
 class TemporaryMount:
-    """``vfs-volatile mount DIR -f`` as a child process that ends with us."""
+    """``vfs-volatile mount DIR -f`` as a child process that ends with us.
 
-    def __init__(self, directory: Path, budget: int, log: Path) -> None:
+    It starts when it is made, and serves when :meth:`wait_until_ready` returns.
+    """
+
+    def __init__(self, directory: Path, log: Path, options: Sequence[str]) -> None:
         """Mount at the empty ``directory``; ``log`` gets the daemon's stderr."""
         self._directory = directory
-        self._budget = budget
         self._log = log
-        self._daemon: subprocess.Popen[bytes]
-
-    def __enter__(self) -> TemporaryMount:
-        with self._log.open("wb") as log:
+        with log.open("wb") as stderr:
             self._daemon = run_module(
                 "vfs_volatile",
-                *("mount", str(self._directory), "-f", "--budget", str(self._budget)),
-                stderr=log,
+                *("mount", str(directory), "-f", *options),
+                stderr=stderr,
                 preexec_fn=lambda: end_with_parent(signal.SIGTERM),  # it unmounts then
             )
-        try:
-            self._wait_until_ready()
-        except BaseException:
-            self._end()
-            raise
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -58,16 +56,32 @@ class TemporaryMount:
     ) -> None:
         self._end()
 
+    def abort(self) -> None:
+        """End all that waits for an answer of the mount (linux/Documentation/filesystems/fuse)."""
+        mount = find_mount(str(self._directory))
+        if mount is not None:
+            with contextlib.suppress(OSError):
+                Path(f"/sys/fs/fuse/connections/{mount.device[1]}/abort").write_text("1")
+
     def check(self, grace: float = 0.0) -> None:
         """Raise UserError if the daemon has ended, or does within ``grace`` seconds."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             code = self._daemon.wait(grace)
             raise UserError(
-                f"the daemon of the mount {how_it_ended(code)} ({self._last_words()});"
-                " run the demo again, and report it if it happens again"
+                f"the daemon of the mount {how_it_ended(code)}"
+                f" ({self.last_words() or 'it gave no reason'});"
+                " run it again, and report it if it happens again"
             )
 
-    def _wait_until_ready(self) -> None:
+    def last_words(self) -> str:
+        """The daemon's own one line that says why it ended, or the last of whatever it said."""
+        lines = self._log.read_text(errors="replace").split("\n")
+        said = [line.strip() for line in lines if line.strip()]
+        own = [line.removeprefix(_ERROR) for line in said if line.startswith(_ERROR)]
+        return (own or said or [""])[-1]
+
+    def wait_until_ready(self) -> None:
+        """Return when the mount serves. Raises UserError with the daemon's own words."""
         output = self._daemon.stdout
         assert output is not None
         deadline = time.monotonic() + _START_SECONDS
@@ -80,15 +94,8 @@ class TemporaryMount:
                 )
             chunk = os.read(output.fileno(), 4096)
             if not chunk:
-                raise UserError(self._last_words())
+                raise UserError(self.last_words() or "the daemon ended without a word")
             said += chunk
-
-    def _last_words(self) -> str:
-        """The daemon's own one line that says why it ended, or the last of whatever it said."""
-        lines = self._log.read_text(errors="replace").split("\n")
-        said = [line.strip() for line in lines if line.strip()] or ["it gave no reason"]
-        own = [line.removeprefix(_ERROR) for line in said if line.startswith(_ERROR)]
-        return (own or said)[-1]
 
     def _end(self) -> None:
         """Have the daemon unmount and end; free the mount by force if it does not."""
@@ -97,7 +104,7 @@ class TemporaryMount:
             self._daemon.wait(_END_SECONDS)
         mountpoint = str(self._directory)
         if self._daemon.returncode is None or find_mount(mountpoint):
-            _abort(mountpoint)
+            self.abort()
             self._daemon.kill()
             self._daemon.wait()
             _unmount_lazily(mountpoint)
@@ -105,14 +112,6 @@ class TemporaryMount:
             self._daemon.stdout.close()
         if find_mount(mountpoint):
             raise UserError(f"{mountpoint} could not be unmounted; try: umount -l {mountpoint}")
-
-
-def _abort(mountpoint: str) -> None:
-    """End all that waits for an answer of the mount (linux/Documentation/filesystems/fuse)."""
-    mount = find_mount(mountpoint)
-    if mount is not None:
-        with contextlib.suppress(OSError):
-            Path(f"/sys/fs/fuse/connections/{mount.device[1]}/abort").write_text("1")
 
 
 def _unmount_lazily(mountpoint: str) -> None:
