@@ -38,7 +38,10 @@ from vfs_volatile.units import PAGE_SIZE
 log = logging.getLogger(__name__)
 
 _BATCH_PAGES = (32 << 20) // PAGE_SIZE
-"""One look at the processes serves about this much, so that it costs little and is never old."""
+"""What one look at the processes serves at least; dropping it takes some _BATCH_SECONDS."""
+_BATCH_SECONDS = 0.01
+_MAX_BATCHES = 8
+"""A look that takes longer serves more, as far as dropping it at once makes nobody wait long."""
 
 _ROOM_SECONDS = 2.0
 """How long a writer waits at most for room that volatile pages could give."""
@@ -81,6 +84,8 @@ class Purges:
         self._drain_ended = trio.Event()
         """Replaced by a new one each time it is set."""
         self._running = 0
+        self._look_seconds = 0.0
+        """What the last look at the processes took."""
         self.draining = 0
         """Pages that were dropped here, while the kernel may still hold its copy."""
         self._making_room = trio.Lock()
@@ -176,8 +181,9 @@ class Purges:
     async def _begin_batch(self, need: int, this: Round) -> list[Drain]:
         """Begin to purge about ``need`` pages; nothing if need is 0 or the round is at its end."""
         batch: list[Victim] = []
+        most = _BATCH_PAGES * min(_MAX_BATCHES, 1 + int(self._look_seconds / _BATCH_SECONDS))
         while need > 0 and not batch and not this.finished:
-            batch = this.choose(min(need, _BATCH_PAGES))
+            batch = this.choose(min(need, most))
             await trio.lowlevel.checkpoint()
         this.barred |= await self._barred({victim.entry.space for victim in batch})
         return [self._begin(victim, this.barred) for victim in batch]
@@ -192,9 +198,11 @@ class Purges:
         }
         found = Mappers()
         if self._rules.looks_at_mappers and opened:
+            started = trio.current_time()
             found = await trio.to_thread.run_sync(
                 self._scanner.scan, opened, abandon_on_cancel=True
             )
+            self._look_seconds = trio.current_time() - started
             self.unreadable = sorted(found.unreadable)
         self._electorate.catch_up()
         for space in spaces:
