@@ -1,13 +1,14 @@
 """How long fvrange marks last: until NONVOLATILE, or until the last user of the file has left.
 
-A user is an open descriptor or a mapping. The RFC of April 2013 ended marks in f_op->release, and so
-with the first of several opens of a file to be closed.
+A user is an open descriptor or a mapping. The RFC of April 2013 ended marks in f_op->release,
+and so with the first of several opens of a file to be closed.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,10 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 def volatile(path: Path) -> str:
     """What getfattr says, which opens nothing."""
     return os.getxattr(path, "user.fvrange.volatile").decode()
+
+
+def _is_plain(path: Path) -> bool:
+    return volatile(path) == ""
 
 
 def still(mounted: Mount, path: Path, expected: str) -> None:
@@ -238,7 +243,7 @@ def test_closing_during_purges_ends_well(last: Mount) -> None:
         file.close()
         if turn % 2:
             last.open("file").close()
-        assert eventually(lambda path=file.path: volatile(path) == "")
+        assert eventually(partial(_is_plain, file.path))
         assert file.path.read_bytes() == bytes(64 * PAGE)
 
 

@@ -35,7 +35,7 @@ class Race:
 
     def start(self, role: str, seed: int = 0, seconds: float = SECONDS) -> None:
         program = [sys.executable, "-m", "tests.support.racer"]
-        arguments = [role, self._file.path, str(seconds), str(seed), self._clock]
+        arguments = [role, str(self._file.path), str(seconds), str(seed), str(self._clock)]
         self._racers.append(
             subprocess.Popen(
                 [*program, *arguments],

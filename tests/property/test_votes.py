@@ -54,8 +54,7 @@ class Voters(RuleBasedStateMachine):
 
     @initialize(target=names, private_blocks=st.booleans(), unlinked=st.booleans())
     def begin(self, private_blocks: bool, unlinked: bool) -> str:
-        private = "block" if private_blocks else "keep"
-        self.rules = semantics_of("kim", private=private)
+        self.semantics = semantics_of("kim", private="block" if private_blocks else "keep")
         self.model = VoteModel(PAGES, private_blocks, unlinked)
         self.space = AddressSpace(INO, Memory(1000, 1000), FakeStore())
         self.letters = count()
@@ -157,6 +156,11 @@ class Voters(RuleBasedStateMachine):
         for losses in self.losses.values():
             losses.discard(page)
 
+    @precondition(lambda self: self.model.owed)
+    @rule()
+    def write_what_somebody_lost(self) -> None:
+        self.write(min(self.model.owed))
+
     @rule(size=st.integers(0, PAGES))
     def truncate(self, size: int) -> None:
         self.space.truncate(size * PAGE_SIZE)
@@ -188,12 +192,17 @@ class Voters(RuleBasedStateMachine):
         ]
         taken = set(self.space.volatility.purged) - before
         assert taken <= free, "purged though somebody forbids it"
-        return multiple(*(self._purged(taken if not at else set(), drain) for at, drain in enumerate(drains)))
+        return multiple(
+            *(self._purged(taken if not at else set(), drain) for at, drain in enumerate(drains))
+        )
 
     @rule(drain=consumes(drains))
     def end_purge(self, drain: Drain) -> None:
         self.space.end_purge(drain)
-        self._let_go()
+        if not self._draining():
+            for name in self.leaving:
+                self.model.exit(name)
+            self.leaving.clear()
 
     # ---- what must hold ----
 
@@ -240,15 +249,13 @@ class Voters(RuleBasedStateMachine):
         process = self.model.processes[name]
         process.shared.clear()
         process.private.clear()
-        self.leaving.add(name)
-        self._let_go()
+        if self._draining():
+            self.leaving.add(name)
+        else:
+            self.model.exit(name)
 
-    def _let_go(self) -> None:
-        """Votes of the dead end as soon as no purge is under way."""
-        if not self.space.volatility.drains:
-            for name in self.leaving:
-                self.model.exit(name)
-            self.leaving.clear()
+    def _draining(self) -> bool:
+        return any(drain.pages for drain in self.space.volatility.drains)
 
     def _settle(self) -> None:
         """NONVOLATILE waits for the purges under way."""
@@ -267,7 +274,7 @@ class Voters(RuleBasedStateMachine):
         ]
         span = PageSpan(0, PAGES)
         return forbidden(
-            self.rules,
+            self.semantics,
             page_set(span),
             self.space.volatility.marked(span),
             mappers,
@@ -295,7 +302,7 @@ class Voters(RuleBasedStateMachine):
     def _check_never_held_or_private(self, page: int) -> None:
         living = [self.model.processes[name] for name in self.losses]
         assert not any(page in process.held for process in living)
-        if self.rules.private == "block" and any(page in process.private for process in living):
+        if self.semantics.private == "block" and any(page in process.private for process in living):
             assert self.model.unlinked
             assert all(
                 page in process.agreed and page not in process.shared
@@ -317,4 +324,4 @@ def _bytes(pages: range) -> tuple[int, int]:
 
 
 TestVoters = Voters.TestCase
-TestVoters.settings = settings(settings.get_profile("default"), derandomize=True)
+TestVoters.settings = settings(derandomize=True)

@@ -1,14 +1,15 @@
 """Processes that map, vote, fork and exit while purges run, and check what the rules promise them.
 
-    python -m tests.support.racer ROLE FILE SECONDS SEED [CLOCK]
+    python -m tests.support.racer ROLE FILE SECONDS SEED CLOCK
 
-Every page of FILE holds its letter, and is volatile. CLOCK is a file whose first eight bytes count the
-purges that have ended; a purge that began after a mapping was made may take nothing from it.
+Every page of FILE holds its letter, and is volatile. CLOCK is a file whose first eight bytes count
+the purges that have ended; one that began after a mapping was made may take nothing from it.
 
-A ``purger`` purges all, counts, and makes purged pages volatile anew. A ``mapper`` maps pages private,
-also in children, and watches that none goes that was there when the purges before its mapping had
-ended. A ``relay`` maps once and hands the mapping from parent to child, each parent exiting at once.
-A ``voter`` casts a vote, perhaps forks, and is gone. Each exits with 1 and a word if it met a lie.
+A ``purger`` purges all, counts, and writes purged pages anew. A ``mapper`` maps pages private, also
+in children, and watches that none goes that was there when the purges before its mapping had ended.
+A ``relay`` maps once (SEED 0: private, else shared, holding all) and hands the mapping from parent
+to child, each parent exiting at once. A ``voter`` casts a vote, perhaps forks, and is gone. Each
+exits with 1 and a word if it met a lie.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from tests.support import fvrange
 from tests.support.files import content, letter
-from tests.support.fvrange import PAGE, pages
+from tests.support.fvrange import PAGE
 from vfs_volatile.client.mapped import mvrange
 
 VOLATILE, NONVOLATILE = 1, 0
@@ -119,7 +122,7 @@ def map_private(path: str, deadline: float, seed: int, clock: Clock) -> None:
         if dice.random() < 0.3:
             child = os.fork()
             if child == 0:
-                _answer(lambda memory=memory, first=first: watch(memory, first, clock, deadline, 3))
+                _answer(partial(watch, memory, first, clock, deadline, 3))
             memory.close()
             _, status = os.waitpid(child, 0)
             if status:
@@ -132,7 +135,7 @@ def map_private(path: str, deadline: float, seed: int, clock: Clock) -> None:
 
 
 def relay(path: str, deadline: float, seed: int, clock: Clock) -> None:
-    """The mapping, and with votes the hold, always belong to the youngest of a line of processes."""
+    """The mapping, and with votes the hold, belong to the youngest of a line of processes."""
     fd = os.open(path, os.O_RDWR)
     memory = mmap.mmap(fd, 0, mmap.MAP_PRIVATE if seed == 0 else mmap.MAP_SHARED)
     os.pwrite(fd, content(len(memory) // PAGE), 0)
@@ -177,10 +180,9 @@ def vote(path: str, deadline: float, seed: int, clock: Clock) -> None:
     print(lives)
 
 
-def _answer(call: object) -> None:
+def _answer(call: Callable[[], object]) -> None:
     """Run ``call`` as a child: exit with 1 if it raises."""
     try:
-        assert callable(call)
         call()
     except LieError as lie:
         print(lie, file=sys.stderr)

@@ -49,6 +49,11 @@ class VoteModel:
     def volatile(self) -> set[int]:
         return self.marked.union(*(process.agreed for process in self.processes.values()))
 
+    @property
+    def owed(self) -> set[int]:
+        """Pages that somebody has yet to be told of."""
+        return set().union(*(process.owed for process in self.processes.values()))
+
     def reads(self) -> str:
         """One letter a page: its data, 0 for zeros, X where it was purged."""
         return "".join(

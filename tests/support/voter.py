@@ -20,8 +20,9 @@ import socket
 import subprocess
 import sys
 import threading
+from io import BufferedRWPair
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 from tests.support.files import VFile
 from tests.support.fvrange import PAGE
@@ -38,7 +39,7 @@ SYS_EXIT = {"x86_64": 60, "aarch64": 93}[os.uname().machine]
 class Voter:
     """The test's end of one such process. Positions and counts are pages of the file."""
 
-    def __init__(self, stage: Stage, pid: int, lines: IO[bytes]) -> None:
+    def __init__(self, stage: Stage, pid: int, lines: BufferedRWPair) -> None:
         self.pid = pid
         self._stage = stage
         self._lines = lines
@@ -260,7 +261,7 @@ class Actor:
         first_may_go.set()
         ctypes.CDLL(None).syscall(SYS_EXIT, 0)  # of this thread alone
 
-    def _connect(self) -> IO[bytes]:
+    def _connect(self) -> BufferedRWPair:
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(self._path)
         with connection:

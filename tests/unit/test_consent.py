@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import product
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyroaring import BitMap
 
-from vfs_volatile.core.consent import Ballot, Mapper, forbidden
+from vfs_volatile.core.consent import Ballot, Mapper, Process, forbidden
 from vfs_volatile.core.pages import LAST_PAGE, PageSpan
 from vfs_volatile.core.semantics import PRESETS, Semantics, semantics_of
 
@@ -18,10 +17,7 @@ ALL = BitMap(range(PAGES))
 NAMES = ("ann", "bob", "cid", None)
 
 UNIFIED, STULTZ, KIM = PRESETS["unified"], PRESETS["stultz"], PRESETS["kim"]
-EVERY_RULE = [
-    semantics_of("unified", mvrange=mvrange, private=private)
-    for mvrange, private in product(("shared", "process"), ("block", "keep"))  # type: ignore[arg-type]
-]
+EVERY_RULE = [UNIFIED, STULTZ, KIM, semantics_of("kim", private="keep")]
 
 
 def span(first: int, end: int) -> PageSpan:
@@ -44,15 +40,19 @@ def ballot(agreed: str = "", held: str = "") -> Ballot:
 def barred(
     rules: Semantics,
     mappers: list[Mapper],
-    ballots: Mapping[object, Ballot] | None = None,
+    ballots: Mapping[str, Ballot] | None = None,
     *,
     marked: str = "012345",
     unlinked: bool = False,
 ) -> str:
     """The pages that may not be purged, as digits."""
     marks = BitMap(map(int, marked))
-    found = forbidden(rules, ALL, marks, mappers, ballots or {}, unlinked=unlinked)
+    found = forbidden(rules, ALL, marks, mappers, _by_process(ballots or {}), unlinked=unlinked)
     return "".join(map(str, found))
+
+
+def _by_process(ballots: Mapping[str, Ballot]) -> Mapping[Process, Ballot]:
+    return dict(ballots.items())
 
 
 def test_a_private_mapper_blocks_or_not() -> None:
@@ -177,7 +177,9 @@ def ballot_boxes(draw: st.DrawFn) -> dict[str, Ballot]:
 
 
 @settings(max_examples=600)
-@given(st.sampled_from(EVERY_RULE), page_sets, page_sets, mapper_lists, ballot_boxes(), st.booleans())
+@given(
+    st.sampled_from(EVERY_RULE), page_sets, page_sets, mapper_lists, ballot_boxes(), st.booleans()
+)
 def test_each_page_is_forbidden_as_the_rules_say(
     rules: Semantics,
     pages: BitMap,
@@ -188,7 +190,7 @@ def test_each_page_is_forbidden_as_the_rules_say(
 ) -> None:
     asker = Asker(rules, mappers, ballots, unlinked)
     expected = [page for page in pages if not asker.may_go(page, marked=page in marked)]
-    found = forbidden(rules, pages, marked, mappers, dict(ballots), unlinked=unlinked)
+    found = forbidden(rules, pages, marked, mappers, _by_process(ballots), unlinked=unlinked)
     assert list(found) == expected
 
 

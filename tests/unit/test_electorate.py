@@ -1,4 +1,4 @@
-"""Votes follow fork, exec and exit: by events, or by looking at processes. All processes are real."""
+"""Votes follow fork, exec and exit of real processes: by events, or by looking at them."""
 
 from __future__ import annotations
 
@@ -287,9 +287,7 @@ def events() -> Iterator[ProcessEvents]:
     found.close()
 
 
-def test_with_the_real_connector(
-    stage: Stage, space: AddressSpace, events: ProcessEvents
-) -> None:
+def test_with_the_real_connector(stage: Stage, space: AddressSpace, events: ProcessEvents) -> None:
     electorate = Electorate(events)
     parent = stage.voter()
     early = parent.fork()
@@ -337,9 +335,7 @@ def test_a_child_older_than_the_vote_does_not_agree(stage: Stage, space: Address
     assert agreers(space) == {parent.pid}
 
 
-def test_what_is_not_certain_is_no_agreement_but_a_hold(
-    stage: Stage, space: AddressSpace
-) -> None:
+def test_what_is_not_certain_is_no_agreement_but_a_hold(stage: Stage, space: AddressSpace) -> None:
     """The parent has voted again since the birth: the page must stay either way."""
     electorate, parent = Electorate(None), stage.voter()
     agree(electorate, space, parent)

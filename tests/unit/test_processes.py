@@ -122,7 +122,9 @@ def test_a_process_without_memory_or_without_being_has_no_maps(stage: Stage) -> 
 def test_any_thread_of_a_process_tells_its_maps(stage: Stage, file: Path) -> None:
     voter = stage.voter().map(file)
     voter.drop_first_thread()
-    (thread,) = [int(name) for name in os.listdir(f"/proc/{voter.pid}/task") if int(name) != voter.pid]
+    (thread,) = [
+        int(name) for name in os.listdir(f"/proc/{voter.pid}/task") if int(name) != voter.pid
+    ]
     assert len(mappings(thread, file.stat().st_ino)) == 1
     assert process_of_thread(thread) == voter.pid
 
@@ -188,7 +190,9 @@ def test_a_process_keeps_its_identity_while_it_lives(stage: Stage) -> None:
     voter.drop_first_thread()
     assert identify(voter.pid) == before is not None
     voter.exit()
-    assert identify(voter.pid) is look_at(voter.pid) is process_of_thread(voter.pid) is None
+    assert identify(voter.pid) is None
+    assert look_at(voter.pid) is None
+    assert process_of_thread(voter.pid) is None
 
 
 def test_a_process_whose_name_looks_like_a_stat_line() -> None:
@@ -248,9 +252,7 @@ def test_a_fork_is_known_before_the_child_says_its_first_word(
         assert Fork(parent.pid, child.pid) in events.pending()
 
 
-def test_a_new_thread_is_no_new_process(
-    stage: Stage, file: Path, events: ProcessEvents
-) -> None:
+def test_a_new_thread_is_no_new_process(stage: Stage, file: Path, events: ProcessEvents) -> None:
     voter = stage.voter().map(file)
     events.pending()
     with pytest.raises(OSError, match="Inappropriate ioctl"):
@@ -289,7 +291,9 @@ def test_a_process_older_than_the_first_open_has_it_only_if_it_opened(stage: Sta
 def test_any_thread_may_have_been_the_opener(stage: Stage) -> None:
     voter = stage.voter()
     voter.drop_first_thread()
-    (thread,) = [int(name) for name in os.listdir(f"/proc/{voter.pid}/task") if int(name) != voter.pid]
+    (thread,) = [
+        int(name) for name in os.listdir(f"/proc/{voter.pid}/task") if int(name) != voter.pid
+    ]
     assert eventually(lambda: boot_ticks() > (identify(voter.pid) or (0, 0))[1])
     openers = Openers()
     assert not openers.may_include(voter.pid)
@@ -315,7 +319,9 @@ def query(request: pytest.FixtureRequest) -> Query:
     return found
 
 
-def scan(file: Path | int, query: Query = query_text, openers: Openers | None = None) -> list[Mapper]:
+def scan(
+    file: Path | int, query: Query = query_text, openers: Openers | None = None
+) -> list[Mapper]:
     """Who maps the file; an int is its inode."""
     ino = file if isinstance(file, int) else file.stat().st_ino
     scanner = MappingScanner(OwnMount(TMPFS), only_uid=None, query=query)
