@@ -9,18 +9,21 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from vfs_volatile.core.consent import Mapper
 from vfs_volatile.core.pages import LAST_PAGE, PageSpan
-from vfs_volatile.processes.identity import identify, other_threads
+from vfs_volatile.processes.identity import ProcessId, identify, other_threads
 from vfs_volatile.processes.maps import OwnMount, device_name, parse_maps, read_maps
 from vfs_volatile.processes.openers import Openers
 from vfs_volatile.units import PAGE_SIZE
 
 _UNKNOWN = Mapper(None, PageSpan(0, LAST_PAGE), private=True)
 _MAX_PASSES = 20
+_PATIENCE = 5
+_PATIENCE_SECONDS = 0.01
 
 Opened = Mapping[int, Openers]
 """Inode -> who opened it: the files to look for."""
@@ -68,6 +71,8 @@ class MappingScanner:
     def __init__(self, mount: OwnMount, *, only_uid: int | None, query: Query = query_text) -> None:
         self._mount = mount
         self._query = query
+        self._stay_unreadable: set[ProcessId | None] = set()
+        """Processes that were waited for in vain."""
         self._only_uid = only_uid
         """If set, only processes that run wholly as this user can reach the mount
         (fuse_permissible_uidgid in linux/fs/fuse/dir.c), so others need not be readable."""
@@ -101,7 +106,13 @@ class MappingScanner:
         try:
             mappings = self._mappings_of(pid)
         except PermissionError:
-            self._count_unreadable(pid, opened, found)
+            suspects = self._files_it_may_map(pid, opened)
+            if suspects and self._becomes_readable(pid):
+                self._scan_process(pid, opened, found)
+                return
+            for ino in suspects:
+                found.add(ino, _UNKNOWN)
+                found.unreadable.add(pid)
             return
         process = None
         for start, end, offset, ino, shared in mappings:
@@ -120,12 +131,30 @@ class MappingScanner:
                 continue  # this thread has no memory (any more)
         return []
 
-    def _count_unreadable(self, pid: int, opened: Opened, found: Mappers) -> None:
-        if self._may_reach_the_mount(pid):
-            for ino, openers in opened.items():
-                if openers.may_include(pid):
-                    found.add(ino, _UNKNOWN)
-                    found.unreadable.add(pid)
+    def _files_it_may_map(self, pid: int, opened: Opened) -> list[int]:
+        """The files that a process whose mappings cannot be read may have mapped."""
+        if not self._may_reach_the_mount(pid):
+            return []
+        return [ino for ino, openers in opened.items() if openers.may_include(pid)]
+
+    def _becomes_readable(self, pid: int) -> bool:
+        """Wait a moment for a process that is about to give up what it is more privileged by.
+
+        A child that has just been forked by such a process looks like this until it runs its own
+        program. One that stays so is waited for once.
+        """
+        process = identify(pid)
+        if process in self._stay_unreadable:
+            return False
+        for _ in range(_PATIENCE):
+            time.sleep(_PATIENCE_SECONDS)  # in a worker thread
+            try:
+                self._mappings_of(pid)
+            except PermissionError:
+                continue
+            return True
+        self._stay_unreadable.add(process)
+        return False
 
     def _may_reach_the_mount(self, pid: int) -> bool:
         if self._only_uid is None:
