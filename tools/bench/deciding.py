@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
 import select
-import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,8 +26,7 @@ _TEXT = "look, text of maps"
 _MIB = 1 << 20
 _SIZE = "4G"
 _BATCH = 32 * _MIB
-"""Bytes of a range: as many as one look serves by budget (vfs_volatile/fs/purges.py)."""
-_FEW_LOOKS = 5
+"""Bytes of a range: what one look serves at least by budget (vfs_volatile/fs/purges.py)."""
 _LIMIT_SECONDS = 240.0
 _START_SECONDS = 90.0
 _STOP_SECONDS = 30.0
@@ -145,22 +142,22 @@ def _purges(mount: VolatileMount, program: Path, scale: _Scale, say: Say) -> Fig
         [crowd.name for crowd in crowds],
         notes=[
             "Once each, until the kernel has dropped the last page. By force: one look at the",
-            f"processes; by budget: {_batches(size)}. A look is measured just before, as above;",
-            "the share means nothing if the machine's load changes in between.",
+            "processes; by budget one for each batch, and a batch grows with what a look takes.",
+            "Looking: as the mount counts it.",
             f"The others map {scale.mappings} other files each.",
         ],
     )
-    kinds: dict[str, tuple[int, Callable[[int], float]]] = {
-        "by force": (1, lambda fd: _forced(fd, 0, size)),
-        "by budget": (_batches(size), lambda fd: _by_budget(mount, fd)),
+    kinds: dict[str, Callable[[int], float]] = {
+        "by force": lambda fd: _forced(fd, 0, size),
+        "by budget": lambda fd: _by_budget(mount, fd),
     }
     for crowd in crowds:
-        for kind, (looks, purge) in kinds.items():
+        for kind, purge in kinds.items():
             say(f"deciding: {scale.mib} MiB mapped by {crowd.name}, {kind}")
             with _volatile_file(mount, size) as (fd, path), _running(program, crowd, path):
-                look = _look(mount, fd, next(iter(_ways().values())))
-                looking = looks * statistics.median(look() for _ in range(_FEW_LOOKS))
+                before = mount.milliseconds_looking()
                 seconds = purge(fd)
+                looking = (mount.milliseconds_looking() - before) / 1000
             figures.add(kind, "s", crowd.name, seconds)
             figures.add(f"{kind}, share of looking", "%", crowd.name, 100 * looking / seconds)
     figures.notes.append(_share_note(figures, crowds))
@@ -176,10 +173,6 @@ def _share_note(figures: Figures, crowds: Sequence[_Crowd]) -> str:
         f"Each process that has loaded the file costs {each:.0f} ms: the kernel takes every page"
         f" from it. {crowds[2].others:,} that have not cost looks: {share:.0f} % of it by budget."
     )
-
-
-def _batches(size: int) -> int:
-    return math.ceil(size / _BATCH)
 
 
 def _by_budget(mount: VolatileMount, fd: int) -> float:

@@ -42,6 +42,12 @@ class VolatileMount:
         found = json.loads(os.getxattr(self.path, "user.vfs_volatile.stats"))
         return int(found["highest_resident"])
 
+    def milliseconds_looking(self) -> int:
+        """What all looks at the processes have taken so far."""
+        return int(
+            json.loads(os.getxattr(self.path, "user.vfs_volatile.stats"))["looks_milliseconds"]
+        )
+
     def wait_resident(self, at_most: int, seconds: float) -> float:
         """Poll until no more bytes are resident; the longest of the answers, in seconds."""
         deadline = time.monotonic() + seconds

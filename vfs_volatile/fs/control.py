@@ -216,6 +216,8 @@ class Control:
             "purged": memory.purged * PAGE_SIZE,
             "purged_ever": memory.purged_ever * PAGE_SIZE,
             "blocked_purges": self._purges.blocked,
+            "looks_at_processes": self._purges.looks,
+            "looks_milliseconds": round(1000 * self._purges.looks_seconds),
             "unreadable_processes": self._purges.unreadable,
             **self._facts,
         }

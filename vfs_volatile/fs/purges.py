@@ -86,6 +86,9 @@ class Purges:
         self._running = 0
         self._look_seconds = 0.0
         """What the last look at the processes took."""
+        self.looks = 0
+        self.looks_seconds = 0.0
+        """How many looks there were, and what they took together."""
         self.draining = 0
         """Pages that were dropped here, while the kernel may still hold its copy."""
         self._making_room = trio.Lock()
@@ -203,6 +206,8 @@ class Purges:
                 self._scanner.scan, opened, abandon_on_cancel=True
             )
             self._look_seconds = trio.current_time() - started
+            self.looks += 1
+            self.looks_seconds += self._look_seconds
             self.unreadable = sorted(found.unreadable)
         self._electorate.catch_up()
         for space in spaces:
