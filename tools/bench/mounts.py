@@ -39,8 +39,7 @@ class VolatileMount:
 
     def highest_resident(self) -> int:
         """Bytes, since the mount was made."""
-        found = json.loads(os.getxattr(self.path, "user.vfs_volatile.stats"))
-        return int(found["highest_resident"])
+        return self._statistic("highest_resident")
 
     def milliseconds_looking(self) -> int:
         """What all looks at the processes have taken so far."""
@@ -61,6 +60,9 @@ class VolatileMount:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{resident} bytes are resident after {seconds} s")
             time.sleep(_POLL_SECONDS)  # the pause of a poll
+
+    def _statistic(self, name: str) -> int:
+        return int(json.loads(os.getxattr(self.path, "user.vfs_volatile.stats"))[name])
 
 
 @contextmanager
