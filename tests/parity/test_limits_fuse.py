@@ -24,6 +24,7 @@ from tests.parity.limits import limit
 from tests.parity.sides import as_user, attempt, in_child, is_empty, made, opened, try_open
 from tests.parity.test_permissions import OTHER, owned
 from tests.support.files import fallocate
+from tests.support.libfuse import libfuse
 
 PAGE = 4096
 KEEP_SIZE = 1
@@ -31,7 +32,11 @@ FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IOC_GETFSUUID, FIBMAP = 0x80086601, 0x40086
 F_ADD_SEALS, F_GET_SEALS, F_SEAL_SEAL = 1033, 1034, 1
 
 
-@limit("`O_TMPFILE`", ours="ENOTSUP", tmpfs="ok")
+@limit(
+    "`O_TMPFILE` with libfuse before 3.17",
+    ours="ok" if libfuse() >= (3, 17) else "ENOTSUP",
+    tmpfs="ok",
+)
 def test_unnamed_temporary_files(here: Path) -> object:
     return try_open(here, os.O_TMPFILE | os.O_RDWR)
 

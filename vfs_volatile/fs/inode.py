@@ -66,8 +66,8 @@ class Inode:
     """A file of any type. Times are ns since the epoch, as in stat(2)."""
 
     __slots__ = (
-        "atime_ns", "ctime_ns", "directory", "gid", "lookups", "mode", "mtime_ns", "nlink",
-        "number", "openers", "opens", "rdev", "space", "target", "uid", "writers", "xattrs",
+        "atime_ns", "ctime_ns", "directory", "gid", "linkable", "lookups", "mode", "mtime_ns",
+        "nlink", "number", "openers", "opens", "rdev", "space", "target", "uid", "writers", "xattrs",
     )  # fmt: skip
 
     def __init__(self, number: int, mode: int, uid: int, gid: int) -> None:
@@ -78,6 +78,8 @@ class Inode:
         self.uid = uid
         self.gid = gid
         self.nlink = 1
+        self.linkable = False
+        """May it be given a name though it has none (O_TMPFILE)?"""
         self.rdev = 0
         self.atime_ns = self.mtime_ns = self.ctime_ns = time.time_ns()
         self.xattrs: dict[bytes, bytes] = {}

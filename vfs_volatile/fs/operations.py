@@ -13,6 +13,8 @@ from collections.abc import Coroutine, Sequence
 from itertools import count
 from typing import Any
 
+from vfs_volatile.native import shim  # isort: skip  # must come before pyfuse3
+
 import pyfuse3
 from pyfuse3 import (
     EntryAttributes,
@@ -198,7 +200,7 @@ class Operations(pyfuse3.Operations):
     # ---- files ----
 
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
-        return self._opened(self._tree.get(inode), flags, ctx)
+        return self._opened(self._tree.get(inode), flags, ctx.pid)
 
     async def create(
         self,
@@ -209,7 +211,18 @@ class Operations(pyfuse3.Operations):
         ctx: RequestContext,
     ) -> tuple[FileInfo, EntryAttributes]:
         inode = self._tree.create(parent_inode, name, stat.S_IFREG | mode, ctx.uid, ctx.gid)
-        return self._opened(inode, flags, ctx), self._found(inode)
+        return self._opened(inode, flags, ctx.pid), self._found(inode)
+
+    def tmpfile(
+        self, parent: int, mode: int, flags: int, caller: shim.Caller
+    ) -> tuple[shim.NewFile, int]:
+        """O_TMPFILE. Raises SyscallError."""
+        inode = self._tree.create_unnamed(parent, mode, caller.uid, caller.gid)
+        inode.lookups += 1
+        new = shim.NewFile(
+            inode.number, inode.mode, inode.uid, inode.gid, inode.mtime_ns, _CACHE_SECONDS
+        )
+        return new, self._opened(inode, flags, caller.tid).fh
 
     async def release(self, fh: FileHandleT) -> None:
         handle = self._handles.pop(fh)
@@ -337,11 +350,11 @@ class Operations(pyfuse3.Operations):
         inode.lookups += 1
         return _attributes(inode)
 
-    def _opened(self, inode: Inode, flags: int, ctx: RequestContext) -> FileInfo:
+    def _opened(self, inode: Inode, flags: int, tid: int) -> FileInfo:
         writable = flags & os.O_ACCMODE != os.O_RDONLY
         fh = next(self._numbers)
         self._handles[fh] = Handle(inode, writable=writable, touches_atime=not flags & os.O_NOATIME)
-        inode.opened(ctx.pid, writable=writable)
+        inode.opened(tid, writable=writable)
         return FileInfo(fh=FileHandleT(fh), keep_cache=True)
 
     @staticmethod

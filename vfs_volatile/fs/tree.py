@@ -79,16 +79,10 @@ class Tree:
         """
         above, entries = self._writable_directory(parent)
         self._require_free(entries, name)
-        if above.mode & stat.S_ISGID:
-            gid = above.gid
-            if stat.S_ISDIR(mode):
-                mode |= stat.S_ISGID
-        inode = self._new(mode, uid, gid)
+        inode = self._new_in(above, mode, uid, gid)
         inode.rdev = rdev
         inode.target = target
-        if stat.S_ISREG(mode):
-            inode.space = AddressSpace(inode.number, self._memory, self._make_store())
-        elif stat.S_ISDIR(mode):
+        if stat.S_ISDIR(mode):
             inode.directory = Directory(above)
             inode.nlink = 2
             above.nlink += 1
@@ -96,13 +90,22 @@ class Tree:
         above.touch_written()
         return inode
 
+    def create_unnamed(self, parent: int, mode: int, uid: int, gid: int) -> Inode:
+        """A new file in a directory, without a name (O_TMPFILE). Raises SyscallError(ENOSPC)."""
+        above, _ = self.directory(parent)
+        inode = self._new_in(above, stat.S_IFREG | mode, uid, gid)
+        inode.nlink = 0
+        inode.linkable = True
+        return inode
+
     def link(self, number: int, parent: int, name: bytes) -> Inode:
         """Another name for an inode. Raises SyscallError: EEXIST, ENOENT, ENAMETOOLONG."""
         inode = self.get(number)
         above, entries = self._writable_directory(parent)
         self._require_free(entries, name)
-        if inode.nlink == 0:
+        if inode.nlink == 0 and not inode.linkable:
             raise SyscallError(errno.ENOENT)
+        inode.linkable = False
         entries.add(name, inode)
         inode.nlink += 1
         inode.touch_changed()
@@ -187,6 +190,17 @@ class Tree:
         self._require_inode()
         inode = Inode(next(self._numbers), mode, uid, gid)
         self.inodes[inode.number] = inode
+        return inode
+
+    def _new_in(self, above: Inode, mode: int, uid: int, gid: int) -> Inode:
+        """A new inode with what it takes from the directory it is made in."""
+        if above.mode & stat.S_ISGID:
+            gid = above.gid
+            if stat.S_ISDIR(mode):
+                mode |= stat.S_ISGID
+        inode = self._new(mode, uid, gid)
+        if stat.S_ISREG(mode):
+            inode.space = AddressSpace(inode.number, self._memory, self._make_store())
         return inode
 
     def _writable_directory(self, number: int) -> tuple[Inode, Directory]:

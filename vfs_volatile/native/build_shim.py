@@ -24,6 +24,12 @@ ffi.cdef(
     int procmap_find(int fd, unsigned major, unsigned minor, uint64_t *at,
                      struct procmap_found *found, int room);
 
+    int shim_reply_tmpfile(fuse_req_t req, uint64_t ino, unsigned mode, unsigned uid, unsigned gid,
+                           int64_t now_ns, double timeout, uint64_t fh);
+    unsigned shim_uid(fuse_req_t req);
+    unsigned shim_gid(fuse_req_t req);
+    int shim_tid(fuse_req_t req);
+
     int shim_took_hold(void);
     int shim_invalidate(uint64_t ino, int64_t offset, int64_t length);
 
@@ -32,6 +38,7 @@ ffi.cdef(
                            size_t out_size, int tid);
         void shim_on_fallocate(fuse_req_t, uint64_t fh, int mode, int64_t offset, int64_t length);
         void shim_on_lseek(fuse_req_t, uint64_t fh, int64_t offset, int whence);
+        void shim_on_tmpfile(fuse_req_t, uint64_t parent, unsigned mode, int flags);
         void shim_on_write(fuse_req_t, uint64_t fh, const char *data, size_t size, int64_t offset,
                            int write_back);
     }

@@ -21,8 +21,11 @@ static void shim_on_ioctl(fuse_req_t, uint64_t fh, unsigned cmd, const void *in,
 			  size_t out_size, int tid);
 static void shim_on_fallocate(fuse_req_t, uint64_t fh, int mode, int64_t offset, int64_t length);
 static void shim_on_lseek(fuse_req_t, uint64_t fh, int64_t offset, int whence);
+static void shim_on_tmpfile(fuse_req_t, uint64_t parent, unsigned mode, int flags);
 static void shim_on_write(fuse_req_t, uint64_t fh, const char *data, size_t size, int64_t offset,
 			  int write_back);
+
+#define HAS_TMPFILE (FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17))
 
 static struct fuse_session *session;
 static int capabilities; /* has a file ever been given security.capability? */
@@ -81,6 +84,13 @@ static void on_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const 
 	wrapped.setxattr(req, ino, name, value, size, flags);
 }
 
+#if HAS_TMPFILE
+static void on_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file_info *fi)
+{
+	shim_on_tmpfile(req, parent, mode, fi->flags);
+}
+#endif
+
 /* pyfuse3 has a write handler, but drops the bit that tells write-back from write(2). */
 static void on_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset,
 		     struct fuse_file_info *fi)
@@ -101,6 +111,9 @@ static const struct fuse_lowlevel_ops *amend(struct fuse_lowlevel_ops *ops,
 	ops->fallocate = on_fallocate;
 	ops->lseek = on_lseek;
 	ops->write = on_write;
+#if HAS_TMPFILE
+	ops->tmpfile = on_tmpfile;
+#endif
 	ops->write_buf = NULL; /* would take precedence over write */
 	return ops;
 }
@@ -137,6 +150,44 @@ struct fuse_session *fuse_session_new(struct fuse_args *args, const struct fuse_
 }
 
 #endif
+
+/* Answer with a new file that has no name, opened as fh; all its times are now. */
+static int shim_reply_tmpfile(fuse_req_t req, uint64_t ino, unsigned mode, unsigned uid,
+			      unsigned gid, int64_t now_ns, double timeout, uint64_t fh)
+{
+	struct fuse_file_info fi;
+	struct fuse_entry_param entry;
+
+	memset(&fi, 0, sizeof fi);
+	fi.fh = fh;
+	fi.keep_cache = 1;
+	memset(&entry, 0, sizeof entry);
+	entry.ino = entry.attr.st_ino = ino;
+	entry.entry_timeout = entry.attr_timeout = timeout;
+	entry.attr.st_mode = mode;
+	entry.attr.st_uid = uid;
+	entry.attr.st_gid = gid;
+	entry.attr.st_blksize = 4096;
+	entry.attr.st_mtim.tv_sec = now_ns / 1000000000;
+	entry.attr.st_mtim.tv_nsec = now_ns % 1000000000;
+	entry.attr.st_atim = entry.attr.st_ctim = entry.attr.st_mtim;
+	return fuse_reply_create(req, &entry, &fi);
+}
+
+static unsigned shim_uid(fuse_req_t req)
+{
+	return fuse_req_ctx(req)->uid;
+}
+
+static unsigned shim_gid(fuse_req_t req)
+{
+	return fuse_req_ctx(req)->gid;
+}
+
+static int shim_tid(fuse_req_t req)
+{
+	return fuse_req_ctx(req)->pid;
+}
 
 /* Has pyfuse3's session come through here? */
 static int shim_took_hold(void)

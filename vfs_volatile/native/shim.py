@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from vfs_volatile.errors import SyscallError
 
@@ -38,6 +38,25 @@ Spawn = Callable[..., object]
 """``spawn(async_function, *arguments)`` starts a task that answers later."""
 
 
+class Caller(NamedTuple):
+    """Who makes a request."""
+
+    uid: int
+    gid: int
+    tid: int
+
+
+class NewFile(NamedTuple):
+    """What the kernel is told of a file just made; all its times are ``now_ns``."""
+
+    ino: int
+    mode: int
+    uid: int
+    gid: int
+    now_ns: int
+    timeout: float
+
+
 class Handlers(Protocol):
     """What a file system provides. Each may raise SyscallError; ``fh`` is a handle it gave out."""
 
@@ -45,6 +64,9 @@ class Handlers(Protocol):
         self, fh: int, offset: int, data: memoryview, *, write_back: bool
     ) -> int | Coroutine[Any, Any, int]:
         """``data`` is gone when this returns; an answer that takes longer is a coroutine."""
+
+    def tmpfile(self, parent: int, mode: int, flags: int, caller: Caller) -> tuple[NewFile, int]:
+        """A new file without a name, and its handle (O_TMPFILE; libfuse 3.17)."""
 
     async def fallocate(self, fh: int, mode: int, offset: int, length: int) -> None: ...
 
@@ -111,6 +133,17 @@ def shim_on_write(req: Any, fh: int, data: Any, size: int, offset: int, write_ba
     else:
         later = stored
         _spawn(_answer_later, req, lambda: later, lambda result: lib.fuse_reply_write(req, result))
+
+
+@ffi.def_extern()  # type: ignore[untyped-decorator]
+def shim_on_tmpfile(req: Any, parent: int, mode: int, flags: int) -> None:
+    caller = Caller(lib.shim_uid(req), lib.shim_gid(req), lib.shim_tid(req))
+    try:
+        new, fh = _handlers.tmpfile(parent, mode, flags, caller)
+    except Exception as error:
+        lib.fuse_reply_err(req, _errno_of(error))
+    else:
+        lib.shim_reply_tmpfile(req, *new, fh)
 
 
 @ffi.def_extern()  # type: ignore[untyped-decorator]

@@ -1,0 +1,50 @@
+"""O_TMPFILE, where libfuse hands it on (3.17)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+import pytest
+
+from tests.support.fvrange import PAGE
+from tests.support.libfuse import libfuse
+from tests.support.mount import Mount
+from tests.support.waiting import eventually
+from vfs_volatile import VRANGE_NONVOLATILE, VRANGE_VOLATILE, fvrange, fvrange_purge
+
+
+def test_a_file_without_a_name(fs: Mount) -> None:
+    """It has no entry, can be marked and purged, and be given a name at the end."""
+    if libfuse() < (3, 17):
+        with pytest.raises(OSError, match="not supported") as failure:
+            os.open(fs.path, os.O_TMPFILE | os.O_RDWR)
+        assert failure.value.errno == errno.EOPNOTSUPP
+        return
+    fd = os.open(fs.path, os.O_TMPFILE | os.O_RDWR, 0o640)
+    try:
+        assert os.listdir(fs.path) == []
+        found = os.fstat(fd)
+        assert (found.st_nlink, stat.S_IMODE(found.st_mode), found.st_size) == (0, 0o640, 0)
+        os.pwrite(fd, b"x" * PAGE, 0)
+        fvrange(fd, 0, 0, VRANGE_VOLATILE)
+        assert fvrange_purge(fd) == PAGE
+        assert fvrange(fd, 0, 0, VRANGE_NONVOLATILE) == PAGE
+        os.pwrite(fd, b"kept", 0)
+        os.link(f"/proc/self/fd/{fd}", fs.path / "named", follow_symlinks=True)
+        assert os.fstat(fd).st_nlink == 1
+    finally:
+        os.close(fd)
+    assert (fs.path / "named").read_bytes()[:4] == b"kept"
+
+
+def test_it_is_gone_with_its_last_descriptor(fs: Mount) -> None:
+    if libfuse() < (3, 17):
+        return
+    before = fs.resident
+    fd = os.open(fs.path, os.O_TMPFILE | os.O_RDWR)
+    os.pwrite(fd, b"x" * PAGE, 0)
+    assert fs.resident == before + PAGE
+    os.close(fd)
+    assert eventually(lambda: fs.resident == before, 10), "the kernel forgets on its own time"
