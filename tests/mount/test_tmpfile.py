@@ -32,7 +32,8 @@ def test_a_file_without_a_name(fs: Mount) -> None:
         assert fvrange_purge(fd) == PAGE
         assert fvrange(fd, 0, 0, VRANGE_NONVOLATILE) == PAGE
         os.pwrite(fd, b"kept", 0)
-        os.link(f"/proc/self/fd/{fd}", fs.path / "named", follow_symlinks=True)
+        # With a src_dir_fd, which an absolute path ignores, Python follows the link.
+        os.link(f"/proc/self/fd/{fd}", fs.path / "named", src_dir_fd=fd, follow_symlinks=True)
         assert os.fstat(fd).st_nlink == 1
     finally:
         os.close(fd)

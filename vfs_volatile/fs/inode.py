@@ -67,7 +67,8 @@ class Inode:
 
     __slots__ = (
         "atime_ns", "ctime_ns", "directory", "gid", "linkable", "lookups", "mode", "mtime_ns",
-        "nlink", "number", "openers", "opens", "rdev", "space", "target", "uid", "writers", "xattrs",
+        "nlink", "number", "openers", "opens", "rdev", "space", "target", "uid", "writers",
+        "xattrs",
     )  # fmt: skip
 
     def __init__(self, number: int, mode: int, uid: int, gid: int) -> None:
