@@ -35,6 +35,7 @@ from vfs_volatile.processes.maps import (
     Mapping,
     OwnMount,
     Piece,
+    mapped_pages,
     parse_maps,
     pieces_at,
     read_maps,
@@ -44,6 +45,10 @@ from vfs_volatile.processes.openers import Openers, boot_ticks
 TMPFS = "/dev/shm"
 """Any mount will do to look for mappings of its files."""
 NO_INODE = 1 << 60
+
+
+def pages_of(mapping: Mapping) -> PageSpan:
+    return mapped_pages(mapping.start, mapping.end, mapping.offset)
 
 
 @pytest.fixture
@@ -90,7 +95,7 @@ def test_lines_of_maps() -> None:
         device=b"00:2e",
         ino=7,
     )
-    assert found[2].pages == PageSpan(5, 8)
+    assert pages_of(found[2]) == PageSpan(5, 8)
     assert [(at.writable, at.shared) for at in found[3:5]] == [(False, False), (False, False)]
     assert found[3].ino == 2**64 - 1
 
@@ -98,11 +103,11 @@ def test_lines_of_maps() -> None:
 def test_mappings_of_a_real_process(stage: Stage, file: Path) -> None:
     ino = file.stat().st_ino
     (shared,) = mappings(stage.voter().map(file, "shared", 2, 3).pid, ino)
-    assert (shared.shared, shared.writable, shared.pages) == (True, True, PageSpan(2, 5))
+    assert (shared.shared, shared.writable, pages_of(shared)) == (True, True, PageSpan(2, 5))
     private = stage.voter().map(file, "private", 7)
     file.unlink()
     (found,) = mappings(private.pid, ino)
-    assert (found.shared, found.pages) == (False, PageSpan(7, 8)), "deleted, and still mapped"
+    assert (found.shared, pages_of(found)) == (False, PageSpan(7, 8)), "deleted, and still mapped"
     assert found.device == OwnMount(TMPFS).device
     private.unmap()
     assert mappings(private.pid, ino) == []

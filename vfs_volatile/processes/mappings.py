@@ -16,9 +16,8 @@ from dataclasses import dataclass, field
 from vfs_volatile.core.consent import Mapper
 from vfs_volatile.core.pages import LAST_PAGE, PageSpan
 from vfs_volatile.processes.identity import ProcessId, identify, other_threads
-from vfs_volatile.processes.maps import OwnMount, device_name, parse_maps, read_maps
+from vfs_volatile.processes.maps import OwnMount, device_name, mapped_pages, parse_maps, read_maps
 from vfs_volatile.processes.openers import Openers
-from vfs_volatile.units import PAGE_SIZE
 
 _UNKNOWN = Mapper(None, PageSpan(0, LAST_PAGE), private=True)
 _MAX_PASSES = 20
@@ -118,8 +117,7 @@ class MappingScanner:
         for start, end, offset, ino, shared in mappings:
             if ino in opened:
                 process = process or identify(pid)
-                first = offset // PAGE_SIZE
-                pages = PageSpan(first, first + (end - start) // PAGE_SIZE)
+                pages = mapped_pages(start, end, offset)
                 found.add(ino, Mapper(process, pages, private=not shared))
 
     def _mappings_of(self, pid: int) -> list[Found]:

@@ -32,12 +32,6 @@ class Mapping(NamedTuple):
     device: Device
     ino: int
 
-    @property
-    def pages(self) -> PageSpan:
-        """The pages of the file that it maps."""
-        first = self.offset // PAGE_SIZE
-        return PageSpan(first, first + (self.end - self.start) // PAGE_SIZE)
-
 
 class Piece(NamedTuple):
     """Bytes of a file, found through a mapping of it."""
@@ -45,6 +39,12 @@ class Piece(NamedTuple):
     mapping: Mapping
     start: int
     length: int
+
+
+def mapped_pages(start: int, end: int, offset: int) -> PageSpan:
+    """The pages of the file that a mapping of these addresses and this offset shows."""
+    first = offset // PAGE_SIZE
+    return PageSpan(first, first + (end - start) // PAGE_SIZE)
 
 
 def device_name(major: int, minor: int) -> Device:
