@@ -19,13 +19,14 @@ C = TypeVar("C", bound=type)
 
 
 def answers_errors(operations: C) -> C:
-    """Wrap each handler of pyfuse3 that ``operations`` defines.
+    """Wrap each handler of pyfuse3 that ``operations`` or a base of it in ours defines.
 
     pyfuse3 knows FUSEError alone: any other exception would end the daemon, and with it every
     file. A bug is logged and fails its own request with EIO instead.
     """
-    for name, handler in list(vars(operations).items()):
-        if hasattr(pyfuse3.Operations, name) and inspect.iscoroutinefunction(handler):
+    for name, given in vars(pyfuse3.Operations).items():
+        handler = getattr(operations, name)
+        if handler is not given and inspect.iscoroutinefunction(handler):
             setattr(operations, name, _guarded(handler))
     return operations
 

@@ -1,0 +1,145 @@
+"""Requests about open files: their data, and the calls of fvrange.h."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Coroutine
+from typing import Any
+
+from vfs_volatile.native import shim  # isort: skip  # must come before pyfuse3
+
+from pyfuse3 import (
+    EntryAttributes,
+    FileHandleT,
+    FileInfo,
+    FileNameT,
+    FlagT,
+    InodeT,
+    ModeT,
+    RequestContext,
+)
+
+from vfs_volatile.errors import SyscallError
+from vfs_volatile.fs.answers import CACHE_SECONDS, Answers, space_of
+from vfs_volatile.fs.inode import Handle, Inode
+from vfs_volatile.units import pages_for
+
+# <linux/falloc.h>
+_FALLOC_KEEP_SIZE = 0x01
+_FALLOC_PUNCH_HOLE = 0x02
+_FALLOC_ZERO_RANGE = 0x10
+
+
+class Files(Answers):
+    """Open files. Those with a tid or without an await are the shim's (``shim.Handlers``)."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._handles: dict[int, Handle] = {}
+
+    async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
+        return self._opened(self._tree.get(inode), flags, ctx.pid)
+
+    async def create(
+        self,
+        parent_inode: InodeT,
+        name: FileNameT,
+        mode: ModeT,
+        flags: FlagT,
+        ctx: RequestContext,
+    ) -> tuple[FileInfo, EntryAttributes]:
+        inode = self._tree.create(parent_inode, name, stat.S_IFREG | mode, ctx.uid, ctx.gid)
+        return self._opened(inode, flags, ctx.pid), self._found(inode)
+
+    def tmpfile(
+        self, parent: int, mode: int, flags: int, caller: shim.Caller
+    ) -> tuple[shim.NewFile, int]:
+        """O_TMPFILE. Raises SyscallError."""
+        inode = self._tree.create_unnamed(parent, mode, caller.uid, caller.gid)
+        inode.lookups += 1
+        new = shim.NewFile(
+            inode.number, inode.mode, inode.uid, inode.gid, inode.mtime_ns, CACHE_SECONDS
+        )
+        return new, self._opened(inode, flags, caller.tid).fh
+
+    async def release(self, fh: FileHandleT) -> None:
+        handle = self._handles.pop(fh)
+        handle.inode.closed(writable=handle.writable)
+        if self._rules.lifetime == "last-close" and handle.inode.space is not None:
+            await self._purges.end_unused(handle.inode, handle.inode.space)
+
+    async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
+        handle = self._handles[fh]
+        data = space_of(handle.inode).read(off, size)
+        if handle.touches_atime:
+            handle.inode.touch_read()
+        return data
+
+    def write(  # type: ignore[override]  # the shim's: with write_back, and answered at once
+        self, fh: int, offset: int, data: memoryview, *, write_back: bool
+    ) -> int | Coroutine[Any, Any, int]:
+        inode = self._handles[fh].inode
+        if write_back:
+            # Never to wait: the purger may be waiting for it.
+            space_of(inode).write_back(offset, data)
+            inode.touch_written()
+            return len(data)
+        if self._memory.shortage(pages_for(len(data)) + 1):
+            return self._write_after_making_room(inode, offset, bytes(data))
+        return self._write(inode, offset, data)
+
+    async def _write_after_making_room(self, inode: Inode, offset: int, data: bytes) -> int:
+        await self._purges.make_room(pages_for(len(data)) + 1)
+        return self._write(inode, offset, data)
+
+    @staticmethod
+    def _write(inode: Inode, offset: int, data: bytes | memoryview) -> int:
+        stored = space_of(inode).write(offset, data)
+        inode.touch_written()
+        return stored
+
+    async def flush(self, fh: FileHandleT) -> None:
+        raise SyscallError(errno.ENOSYS)  # the kernel writes back by itself and need not ask
+
+    async def fsync(self, fh: FileHandleT, datasync: bool) -> None:
+        raise SyscallError(errno.ENOSYS)  # the same
+
+    async def fallocate(self, fh: int, mode: int, offset: int, length: int) -> None:
+        """fallocate(2). Raises SyscallError: EOPNOTSUPP for other modes, ENOSPC, EFBIG."""
+        inode = self._handles[fh].inode
+        space = space_of(inode)
+        keep_size = bool(mode & _FALLOC_KEEP_SIZE)
+        if not mode & _FALLOC_PUNCH_HOLE:
+            await self._purges.make_room(pages_for(length) + 1)
+        match mode & ~_FALLOC_KEEP_SIZE:
+            case 0:
+                space.allocate(offset, length, keep_size=keep_size)
+            case _ if mode == _FALLOC_PUNCH_HOLE | _FALLOC_KEEP_SIZE:
+                space.punch_hole(offset, length)
+            case _ if mode & ~_FALLOC_KEEP_SIZE == _FALLOC_ZERO_RANGE:
+                space.zero_range(offset, length, keep_size=keep_size)
+            case _:
+                raise SyscallError(errno.EOPNOTSUPP)
+        inode.touch_written()
+
+    async def lseek(self, fh: int, offset: int, whence: int) -> int:
+        """SEEK_DATA or SEEK_HOLE. What is dirty in the kernel alone is data too, so it is fetched
+        first; of a file that nobody can write there is none. Raises SyscallError(ENXIO).
+        """
+        inode = self._handles[fh].inode
+        if inode.writers:
+            await self._purges.flush(inode.number)
+        return space_of(inode).seek(offset, whence)
+
+    async def ioctl(self, fh: int, command: int, data: bytes, tid: int) -> bytes:
+        """The calls of fvrange.h. Raises SyscallError."""
+        return await self._control.ioctl(self._handles[fh], command, data, tid)
+
+    def _opened(self, inode: Inode, flags: int, tid: int) -> FileInfo:
+        writable = flags & os.O_ACCMODE != os.O_RDONLY
+        fh = next(self._numbers)
+        self._handles[fh] = Handle(inode, writable=writable, touches_atime=not flags & os.O_NOATIME)
+        inode.opened(tid, writable=writable)
+        return FileInfo(fh=FileHandleT(fh), keep_cache=True)

@@ -1,0 +1,156 @@
+"""Requests about names and the attributes of inodes."""
+
+from __future__ import annotations
+
+import errno
+import stat
+from collections.abc import Sequence
+from typing import Any
+
+from vfs_volatile.native import shim  # noqa: F401  # isort: skip  # must come before pyfuse3
+
+import pyfuse3
+from pyfuse3 import (
+    EntryAttributes,
+    FileHandleT,
+    FileNameT,
+    FlagT,
+    InodeT,
+    ModeT,
+    ReaddirToken,
+    RequestContext,
+    SetattrFields,
+    StatvfsData,
+)
+
+from vfs_volatile.errors import SyscallError
+from vfs_volatile.fs.answers import Answers, attributes, no_entry, space_of
+from vfs_volatile.fs.inode import FIRST_COOKIE, Inode
+from vfs_volatile.fs.tree import NAME_MAX
+from vfs_volatile.units import PAGE_SIZE
+
+
+class Names(Answers):
+    """Directories, links, and what stat(2) and its kin ask and set."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._directories: dict[int, Inode] = {}
+
+    async def lookup(
+        self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext
+    ) -> EntryAttributes:
+        inode = self._tree.lookup(parent_inode, name)
+        if inode is None:
+            return no_entry()
+        return self._found(inode)
+
+    async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
+        for number, lookups in inode_list:
+            self._tree.forget(number, lookups)
+
+    async def mknod(
+        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
+    ) -> EntryAttributes:
+        return self._found(self._tree.create(parent_inode, name, mode, ctx.uid, ctx.gid, rdev=rdev))
+
+    async def mkdir(
+        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext
+    ) -> EntryAttributes:
+        return self._found(self._tree.create(parent_inode, name, mode, ctx.uid, ctx.gid))
+
+    async def symlink(
+        self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext
+    ) -> EntryAttributes:
+        mode = stat.S_IFLNK | 0o777
+        return self._found(
+            self._tree.create(parent_inode, name, mode, ctx.uid, ctx.gid, target=target)
+        )
+
+    async def link(
+        self, inode: InodeT, new_parent_inode: InodeT, new_name: FileNameT, ctx: RequestContext
+    ) -> EntryAttributes:
+        return self._found(self._tree.link(inode, new_parent_inode, new_name))
+
+    async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
+        self._tree.unlink(parent_inode, name)
+
+    async def rmdir(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
+        self._tree.rmdir(parent_inode, name)
+
+    async def rename(
+        self,
+        parent_inode_old: InodeT,
+        name_old: FileNameT,
+        parent_inode_new: InodeT,
+        name_new: FileNameT,
+        flags: FlagT,
+        ctx: RequestContext,
+    ) -> None:
+        self._tree.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags)
+
+    async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
+        found = self._tree.get(inode)
+        found.touch_read()
+        return FileNameT(found.target)
+
+    async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
+        found, _ = self._tree.directory(inode)
+        fh = FileHandleT(next(self._numbers))
+        self._directories[fh] = found
+        return fh
+
+    async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
+        directory = self._directories[fh]
+        directory.touch_read()
+        assert directory.directory is not None
+        for cookie, name, inode in directory.directory.after(start_id, directory):
+            if not pyfuse3.readdir_reply(token, FileNameT(name), attributes(inode), cookie):
+                return
+            if cookie >= FIRST_COOKIE:  # of "." and ".." the kernel takes no reference
+                inode.lookups += 1
+
+    async def releasedir(self, fh: FileHandleT) -> None:
+        del self._directories[fh]
+
+    async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:
+        raise SyscallError(errno.ENOSYS)  # nothing to sync: the kernel need not ask again
+
+    async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
+        return attributes(self._tree.get(inode))
+
+    async def setattr(
+        self,
+        inode: InodeT,
+        attr: EntryAttributes,
+        fields: SetattrFields,
+        fh: FileHandleT | None,
+        ctx: RequestContext,
+    ) -> EntryAttributes:
+        found = self._tree.get(inode)
+        if fields.update_size:
+            space = space_of(found)
+            space.truncate(attr.st_size)
+            found.touch_written()
+        if fields.update_mode:
+            found.mode = stat.S_IFMT(found.mode) | stat.S_IMODE(attr.st_mode)
+        if fields.update_uid:
+            found.uid = attr.st_uid
+        if fields.update_gid:
+            found.gid = attr.st_gid
+        if fields.update_atime:
+            found.atime_ns = attr.st_atime_ns
+        if fields.update_mtime:
+            found.mtime_ns = attr.st_mtime_ns
+        found.touch_changed()
+        return attributes(found)
+
+    async def statfs(self, ctx: RequestContext) -> StatvfsData:
+        data = StatvfsData()
+        data.f_bsize = data.f_frsize = PAGE_SIZE
+        data.f_blocks = self._memory.size_pages
+        data.f_bfree = data.f_bavail = self._memory.room
+        data.f_files = self._tree.max_inodes
+        data.f_ffree = data.f_favail = self._tree.max_inodes - len(self._tree.inodes)
+        data.f_namemax = NAME_MAX
+        return data
