@@ -225,3 +225,33 @@ def test_the_budget_purges_what_mappings_hold_warm(mount: MountFactory) -> None:
     lower_by(mounted, 6)
     assert eventually(lambda: actor.loads().count("X") == 6)
     assert actor.loads() == made[0].reads()
+
+
+def test_the_mount_tells_why_it_purged(mount: MountFactory) -> None:
+    mounted = mount(budget="64M")
+    made = files(mounted, FULL, FULL)
+    lower_by(mounted, 1)
+    made[1].purge()
+    stats = mounted.stats()
+    last = stats["last_purges"]
+    assert isinstance(last, list)
+    assert [(purge["cause"], purge["bytes"]) for purge in last] == [
+        ("budget", 16 * PAGE),
+        ("request", 16 * PAGE),
+    ]
+    assert stats["purged_for"] == {
+        "budget": 16 * PAGE,
+        "writer": 0,
+        "pressure-system": 0,
+        "pressure-cgroup": 0,
+        "request": 16 * PAGE,
+    }
+
+
+def test_room_for_a_writer_is_a_cause_of_its_own(mount: MountFactory) -> None:
+    mounted = mount(budget="8M", size="8M")  # never above the budget: there is no room for it
+    mounted.file("old", 1024).mark()
+    mounted.file("new", 2000)
+    freed = mounted.stats()["purged_for"]
+    assert isinstance(freed, dict)
+    assert {cause: size for cause, size in freed.items() if size} == {"writer": 4 * MIB}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -139,14 +140,29 @@ def _show_mount(place: Place, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"path": place.path, **stats}))
         return
+    last_purges: list[dict[str, Any]] = stats.pop("last_purges")
     for name, value in stats.items():
         label = name.replace("_", " ")
-        if name in _BYTES:
-            print(f"{label:<20}  {value:>16} bytes  {format_size(value):>10}")
+        if isinstance(value, dict):
+            for key, count in value.items():
+                _print_bytes(f"{label} {key}", count)
+        elif name in _BYTES:
+            _print_bytes(label, value)
         elif isinstance(value, list):
-            print(f"{label:<20}  {' '.join(map(str, value)) or '-':>16}")
+            _print_row(label, " ".join(map(str, value)) or "-")
         else:
-            print(f"{label:<20}  {value:>16}")
+            _print_row(label, value)
+    for purge in last_purges:
+        began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(purge["began"]))
+        _print_bytes(began, purge["bytes"], f" purged for {purge['cause']}")
+
+
+def _print_bytes(label: str, count: int, remark: str = "") -> None:
+    _print_row(label, count, f" bytes  {format_size(count):>10}{remark}")
+
+
+def _print_row(label: str, value: object, remark: str = "") -> None:
+    print(f"{label:<26}  {value:>16}{remark}")
 
 
 def read_stats(place: Place) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import logging
 
 import trio
 
+from vfs_volatile.core.history import Cause
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.fs.purges import Purges
 
@@ -44,7 +45,7 @@ class Purger:
     async def _round(self, memory: Memory, purges: Purges) -> bool:
         """Purge what may be purged; was something kept from it?"""
         try:
-            return await purges.reclaim(lambda: memory.excess)
+            return await purges.reclaim(lambda: memory.excess, Cause.BUDGET)
         except Exception:  # a bug here must not take the files of the mount with it
             log.exception("purging failed")
             return True

@@ -15,6 +15,7 @@ from typing import TypeVar
 from vfs_volatile.abi import ioctls, xattrs
 from vfs_volatile.abi.ioctls import FvrangeArgs, FvrangeInfo, FvrangeVec
 from vfs_volatile.core.address_space import AddressSpace, ByteSpan
+from vfs_volatile.core.history import Cause
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.fs.addressed import Addressed
@@ -183,7 +184,7 @@ class Control:
         elif name == xattrs.MOUNT_PURGE:
             wanted = self._memory.resident if text == "all" else pages_for(_parse(parse_size, text))
             goal = self._memory.resident - wanted
-            await self._purges.reclaim(lambda: self._memory.resident - goal)
+            await self._purges.reclaim(lambda: self._memory.resident - goal, Cause.REQUEST)
         elif name == xattrs.STATS or name in self._mount_values():
             raise SyscallError(errno.EPERM)
         else:
@@ -215,6 +216,18 @@ class Control:
             "volatile": memory.volatile * PAGE_SIZE,
             "purged": memory.purged * PAGE_SIZE,
             "purged_ever": memory.purged_ever * PAGE_SIZE,
+            "purged_for": {
+                cause: pages * PAGE_SIZE for cause, pages in self._purges.history.freed.items()
+            },
+            "last_purges": [
+                {
+                    "began": purged.began,
+                    "ended": purged.ended,
+                    "cause": purged.cause,
+                    "bytes": purged.pages * PAGE_SIZE,
+                }
+                for purged in self._purges.history.recent
+            ],
             "blocked_purges": self._purges.blocked,
             "looks_at_processes": self._purges.looks,
             "looks_milliseconds": round(1000 * self._purges.looks_seconds),

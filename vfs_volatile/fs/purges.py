@@ -17,6 +17,7 @@ SEEK_DATA: during these the kernel holds no page lock.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ from pyroaring import BitMap
 
 from vfs_volatile.core.address_space import AddressSpace, ByteSpan
 from vfs_volatile.core.consent import Mapper, forbidden
+from vfs_volatile.core.history import Cause, History
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import PageSpan, page_set, runs
 from vfs_volatile.core.reclaim import Round, Victim, still_allowed
@@ -97,6 +99,7 @@ class Purges:
         """How often those who map a range kept it from being purged."""
         self.unreadable: list[int] = []
         """Processes whose mappings could not be read at the last look."""
+        self.history = History()
 
     async def purge(self, space: AddressSpace, spans: list[ByteSpan]) -> None:
         """Purge the volatile pages wholly in ``spans`` now, page-exact, whatever the budget."""
@@ -107,15 +110,17 @@ class Purges:
             pages |= page_set(space.span_of(*span))
         if not pages.isdisjoint(barred[space.ino]):
             self.blocked += 1
-        await self._finish([space.begin_purge(runs(pages - barred[space.ino]), newest)])
+        drain = space.begin_purge(runs(pages - barred[space.ino]), newest)
+        self._record(Cause.REQUEST, [drain])
+        await self._finish([drain])
 
-    async def reclaim(self, need: Callable[[], int]) -> bool:
+    async def reclaim(self, need: Callable[[], int], cause: Cause) -> bool:
         """Purge in order until ``need()`` pages is 0 or less, or nothing may be purged.
 
         Returns whether something was kept from being purged.
         """
         this = Round(self._memory)
-        while drains := await self._begin_batch(need(), this):
+        while drains := await self._begin_batch(need(), this, cause):
             await self._finish(drains)
         return any(this.barred.values())
 
@@ -129,7 +134,9 @@ class Purges:
         with trio.move_on_after(_ROOM_SECONDS):
             async with self._making_room:
                 this = Round(self._memory)
-                while drains := await self._begin_batch(self._memory.shortage(pages), this):
+                while drains := await self._begin_batch(
+                    self._memory.shortage(pages), this, Cause.WRITER
+                ):
                     trio.lowlevel.spawn_system_task(self._finish, drains)
 
     async def unmark(self, parts: list[Part], *, record_lost: bool = False) -> int:
@@ -181,7 +188,7 @@ class Purges:
 
     # ---- helpers ----
 
-    async def _begin_batch(self, need: int, this: Round) -> list[Drain]:
+    async def _begin_batch(self, need: int, this: Round, cause: Cause) -> list[Drain]:
         """Begin to purge about ``need`` pages; nothing if need is 0 or the round is at its end."""
         batch: list[Victim] = []
         most = _BATCH_PAGES * min(_MAX_BATCHES, 1 + int(self._look_seconds / _BATCH_SECONDS))
@@ -189,7 +196,9 @@ class Purges:
             batch = this.choose(min(need, most))
             await trio.lowlevel.checkpoint()
         this.barred |= await self._barred({victim.entry.space for victim in batch})
-        return [self._begin(victim, this.barred) for victim in batch]
+        drains = [self._begin(victim, this.barred) for victim in batch]
+        self._record(cause, drains)
+        return drains
 
     async def _barred(self, spaces: Collection[AddressSpace]) -> dict[int, BitMap]:
         """Inode -> pages that may not be purged, for who mapped them when this was called."""
@@ -236,6 +245,9 @@ class Purges:
         if allowed != victim.spans:
             self.blocked += 1
         return space.begin_purge(allowed, victim.entry.age)
+
+    def _record(self, cause: Cause, drains: list[Drain]) -> None:
+        self.history.record(cause, sum(drain.dropped for drain in drains), time.time())
 
     async def _finish(self, drains: list[Drain]) -> None:
         """Make the kernel drop what the drains hold, then end them."""
