@@ -11,6 +11,7 @@ from tests.support.files import VFile
 from tests.support.fvrange import PAGE, pages
 from tests.support.mount import Mount, MountFactory
 from tests.support.waiting import eventually
+from vfs_volatile.abi.statistics import MEANINGS
 
 
 @pytest.fixture
@@ -102,6 +103,16 @@ def test_the_root_tells_stats_as_json(mount: MountFactory) -> None:
     file.purge()
     assert mounted.stats() != before
     assert mounted.stats().keys() == before.keys(), "all counters, from the start"
+    assert mounted.stats().keys() > MEANINGS.keys()
+
+
+@pytest.mark.parametrize("name", ["budget", "resident", "volatile", "purged"])
+def test_an_attribute_of_its_own_says_what_stats_says(fs: Mount, name: str) -> None:
+    file = fs.file("file", 5)
+    fs.file("plain", 8)
+    file.mark(0, 3 * PAGE)
+    file.purge(0, PAGE)
+    assert fs.number(name) == fs.stats()[name] != 0
 
 
 @pytest.mark.parametrize(

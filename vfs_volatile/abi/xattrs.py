@@ -25,6 +25,13 @@ MOUNT_RESIDENT = MOUNT_PREFIX + "resident"
 MOUNT_VOLATILE = MOUNT_PREFIX + "volatile"
 MOUNT_PURGED = MOUNT_PREFIX + "purged"
 STATS = MOUNT_PREFIX + "stats"
+MOUNT_VALUES = {
+    BUDGET: "budget",
+    MOUNT_RESIDENT: "resident",
+    MOUNT_VOLATILE: "volatile",
+    MOUNT_PURGED: "purged",
+}
+"""The attributes that hold one counter -> its name in ``statistics``."""
 
 Span = tuple[int, int]
 """(start, length) in bytes; length 0 = to the end of the file."""

@@ -20,6 +20,7 @@ from vfs_volatile.abi.ioctls import (
     VRANGE_ZERO,
     FvrangeInfo,
 )
+from vfs_volatile.abi.statistics import MEANINGS
 from vfs_volatile.cli.arguments import examples, size
 from vfs_volatile.cli.places import Place, explained, locate, locate_mount
 from vfs_volatile.client.calls import fvrange_next
@@ -35,11 +36,6 @@ _HEADINGS = {
     "access": "ACCESS",
     "priority": "PRIORITY",
 }
-
-_BYTES = frozenset(
-    ("size", "budget", "resident", "highest_resident", "volatile", "purged", "purged_ever")
-)
-"""Statistics of a mount that are bytes."""
 
 
 def status(
@@ -146,7 +142,7 @@ def _show_mount(place: Place, as_json: bool) -> None:
         if isinstance(value, dict):
             for key, count in value.items():
                 _print_bytes(f"{label} {key}", count)
-        elif name in _BYTES:
+        elif name in MEANINGS and MEANINGS[name].unit == "bytes":
             _print_bytes(label, value)
         elif isinstance(value, list):
             _print_row(label, " ".join(map(str, value)) or "-")

@@ -9,11 +9,12 @@ import errno
 import json
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TypeVar
 
 from vfs_volatile.abi import ioctls, xattrs
 from vfs_volatile.abi.ioctls import FvrangeArgs, FvrangeInfo, FvrangeVec
+from vfs_volatile.abi.statistics import Statistics
 from vfs_volatile.core.address_space import AddressSpace, ByteSpan
 from vfs_volatile.core.history import Cause
 from vfs_volatile.core.memory import Memory
@@ -185,7 +186,7 @@ class Control:
             wanted = self._memory.resident if text == "all" else pages_for(_parse(parse_size, text))
             goal = self._memory.resident - wanted
             await self._purges.reclaim(lambda: self._memory.resident - goal, Cause.REQUEST)
-        elif name == xattrs.STATS or name in self._mount_values():
+        elif name == xattrs.STATS or name in xattrs.MOUNT_VALUES:
             raise SyscallError(errno.EPERM)
         else:
             raise SyscallError(errno.EOPNOTSUPP)
@@ -193,29 +194,33 @@ class Control:
     def get_mount_xattr(self, name: str) -> bytes:
         """Raises SyscallError(ENODATA) for what cannot be read."""
         if name == xattrs.STATS:
-            return json.dumps(self.statistics()).encode()
-        try:
-            return str(self._mount_values()[name]).encode()
-        except KeyError:
-            raise SyscallError(errno.ENODATA) from None
+            return json.dumps(self._report()).encode()
+        if name in xattrs.MOUNT_VALUES:
+            return str(getattr(self.statistics(), xattrs.MOUNT_VALUES[name])).encode()
+        raise SyscallError(errno.ENODATA)
 
-    @property
-    def _resident(self) -> int:
-        """Pages held in memory; what is being purged counts until the kernel has dropped it too."""
-        return self._memory.resident + self._purges.draining
+    def statistics(self) -> Statistics:
+        """All counters of the mount."""
+        memory, purges = self._memory, self._purges
+        return Statistics(
+            size=memory.size_pages * PAGE_SIZE,
+            budget=memory.budget_pages * PAGE_SIZE,
+            # What is being purged counts until the kernel has dropped it too.
+            resident=(memory.resident + purges.draining) * PAGE_SIZE,
+            highest_resident=memory.highest_resident * PAGE_SIZE,
+            volatile=memory.volatile * PAGE_SIZE,
+            purged=memory.purged * PAGE_SIZE,
+            purged_ever=memory.purged_ever * PAGE_SIZE,
+            blocked_purges=purges.blocked,
+            looks_at_processes=purges.looks,
+            looks_milliseconds=round(1000 * purges.looks_seconds),
+        )
 
-    def statistics(self) -> dict[str, object]:
-        """All counters of the mount; sizes in bytes."""
-        memory = self._memory
+    def _report(self) -> dict[str, object]:
+        """What ``stats`` says: the counters, and what is none."""
         return {
             "pid": os.getpid(),
-            "size": memory.size_pages * PAGE_SIZE,
-            "budget": memory.budget_pages * PAGE_SIZE,
-            "resident": self._resident * PAGE_SIZE,
-            "highest_resident": memory.highest_resident * PAGE_SIZE,
-            "volatile": memory.volatile * PAGE_SIZE,
-            "purged": memory.purged * PAGE_SIZE,
-            "purged_ever": memory.purged_ever * PAGE_SIZE,
+            **asdict(self.statistics()),
             "purged_for": {
                 cause: pages * PAGE_SIZE for cause, pages in self._purges.history.freed.items()
             },
@@ -228,20 +233,8 @@ class Control:
                 }
                 for purged in self._purges.history.recent
             ],
-            "blocked_purges": self._purges.blocked,
-            "looks_at_processes": self._purges.looks,
-            "looks_milliseconds": round(1000 * self._purges.looks_seconds),
             "unreadable_processes": self._purges.unreadable,
             **self._facts,
-        }
-
-    def _mount_values(self) -> dict[str, int]:
-        memory = self._memory
-        return {
-            xattrs.BUDGET: memory.budget_pages * PAGE_SIZE,
-            xattrs.MOUNT_RESIDENT: self._resident * PAGE_SIZE,
-            xattrs.MOUNT_VOLATILE: memory.volatile * PAGE_SIZE,
-            xattrs.MOUNT_PURGED: memory.purged * PAGE_SIZE,
         }
 
 

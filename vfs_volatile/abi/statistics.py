@@ -1,0 +1,47 @@
+"""The counters of a mount, as ``user.vfs_volatile.stats`` has them: each is named here, once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, NamedTuple
+
+Kind = Literal["gauge", "counter"]
+"""A gauge goes up and down; a counter only grows while mounted."""
+Unit = Literal["bytes", "milliseconds", "times"]
+
+
+class Meaning(NamedTuple):
+    """What a counter tells."""
+
+    kind: Kind
+    unit: Unit
+    text: str
+
+
+def _gauge(unit: Unit, text: str) -> Any:
+    return field(metadata={"meaning": Meaning("gauge", unit, text)})
+
+
+def _counter(unit: Unit, text: str) -> Any:
+    return field(metadata={"meaning": Meaning("counter", unit, text)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """All counters of a mount at one moment."""
+
+    size: int = _gauge("bytes", "resident above which writers get ENOSPC")
+    budget: int = _gauge("bytes", "resident above which volatile pages are purged")
+    resident: int = _gauge("bytes", "held in memory")
+    highest_resident: int = _gauge("bytes", "most that was ever held in memory")
+    volatile: int = _gauge("bytes", "marked volatile, purged or not")
+    purged: int = _gauge("bytes", "purged, and neither unmarked nor rewritten since")
+    purged_ever: int = _counter("bytes", "purged since the mount was made")
+    blocked_purges: int = _counter("times", "a range was kept from being purged by who maps it")
+    looks_at_processes: int = _counter("times", "the mappings of all processes were looked at")
+    looks_milliseconds: int = _counter("milliseconds", "spent looking at them")
+
+
+MEANINGS: dict[str, Meaning] = {
+    counter.name: counter.metadata["meaning"] for counter in fields(Statistics)
+}
