@@ -13,6 +13,9 @@
  *
  * A touch of a purged page is SIGBUS through a mapping and ENODATA by read(2), or reads zeros
  * where the range was marked VRANGE_ZERO.
+ *
+ * poll(2), select(2) and epoll(7) tell of purges: an open file has POLLPRI once pages of the file
+ * were purged, until FVRANGE_IOC_NEXT (what is volatile, what is purged?) is asked through it.
  */
 #ifndef FVRANGE_H
 #define FVRANGE_H

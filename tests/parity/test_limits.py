@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import re
+import select
 from pathlib import Path
 
 import vfs_volatile
@@ -66,6 +67,12 @@ def test_the_largest_file(here: Path) -> object:
 def test_zero_range(here: Path) -> object:
     with opened(here / "file") as fd:
         return attempt(fallocate, fd, FALLOC_FL_ZERO_RANGE, 0, PAGE)
+
+
+@limit("`poll` and `epoll`", ours=None, tmpfs="EPERM")
+def test_epoll_takes_files(here: Path) -> object:
+    with opened(here / "file") as fd, select.epoll() as epoll:
+        return attempt(epoll.register, fd, select.EPOLLPRI)
 
 
 @limit("our own attributes", ours=("ENODATA", "ENOTSUP"), tmpfs=("ENODATA", None))

@@ -297,6 +297,7 @@ class AddressSpace:
                     self.volatility.set_purged(held)
                     self._drop(piece)
                     drain.dropped += len(held)
+                    drain.purged |= held
                     drain.pages.add_range(*piece)
         if drain.pages:
             self.volatility.drains.append(drain)
@@ -408,6 +409,7 @@ class AddressSpace:
         for drain in self.volatility.drains:
             hit = drain.pages & page_set(touched)
             self.volatility.set_purged(hit)
+            drain.purged |= hit
             for run in runs(hit & self.resident):
                 self._drop(run)
             stale |= hit

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class Drain:
     """A purge under way: its data is dropped here, the kernel's copy perhaps not yet."""
 
-    __slots__ = ("dropped", "pages", "space")
+    __slots__ = ("dropped", "pages", "purged", "space")
 
     def __init__(self, space: AddressSpace) -> None:
         self.space = space
@@ -38,6 +38,8 @@ class Drain:
         """Pages whose write-back would be stale."""
         self.dropped = 0
         """Pages of memory that it freed."""
+        self.purged = BitMap()
+        """Pages that it made purged: those, and holes that the kernel wrote back meanwhile."""
 
 
 class Volatility:

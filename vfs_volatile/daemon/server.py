@@ -23,6 +23,7 @@ from vfs_volatile.fs.addressed import Addressed
 from vfs_volatile.fs.control import Control
 from vfs_volatile.fs.electorate import Electorate
 from vfs_volatile.fs.operations import Operations
+from vfs_volatile.fs.polls import Polls
 from vfs_volatile.fs.purges import Purges
 from vfs_volatile.fs.tree import Tree
 from vfs_volatile.processes.connector import subscribe
@@ -62,10 +63,13 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
     own = OwnMount(config.mountpoint)
     rules = config.semantics
     electorate = Electorate(subscribe() if rules.votes else None)
-    purges = Purges(memory, tree.inodes, shim.invalidate, rules, _scanner(config, own), electorate)
+    polls = Polls()
+    purges = Purges(
+        memory, tree.inodes, shim.invalidate, rules, _scanner(config, own), electorate, polls
+    )
     addressed = Addressed(own, rules, tree.inodes, purges, electorate)
     control = Control(memory, purges, addressed, _facts(rules, electorate))
-    operations = Operations(rules, tree, memory, control, purges)
+    operations = Operations(rules, tree, memory, control, purges, polls)
     _mount(operations, config)
     try:
         async with trio.open_nursery() as nursery:

@@ -16,6 +16,7 @@ from vfs_volatile.core.semantics import Semantics
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.fs.control import Control
 from vfs_volatile.fs.inode import Inode
+from vfs_volatile.fs.polls import Polls
 from vfs_volatile.fs.purges import Purges
 from vfs_volatile.fs.tree import Tree
 from vfs_volatile.units import PAGE_SIZE
@@ -28,7 +29,13 @@ class Answers(pyfuse3.Operations):
     """What the handlers of every kind of request need."""
 
     def __init__(
-        self, rules: Semantics, tree: Tree, memory: Memory, control: Control, purges: Purges
+        self,
+        rules: Semantics,
+        tree: Tree,
+        memory: Memory,
+        control: Control,
+        purges: Purges,
+        polls: Polls,
     ) -> None:
         super().__init__()
         # -- dependencies --
@@ -37,6 +44,7 @@ class Answers(pyfuse3.Operations):
         self._memory = memory
         self._control = control
         self._purges = purges
+        self._polls = polls
         # -- mutable --
         self._numbers = count(1)
         """Of handles, files and directories together: one is never taken for another."""

@@ -84,6 +84,7 @@ class Control:
         self._addressed.catch_up()
         if command == ioctls.FVRANGE_IOC_NEXT:
             await self._purges.wait_for_purges(space)
+            handle.told()  # also if there is none
             return FvrangeInfo(*space.next_run(FvrangeInfo.unpack(data).start)).pack()
         if not handle.writable:
             raise SyscallError(errno.EBADF)

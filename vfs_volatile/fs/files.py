@@ -18,6 +18,7 @@ from pyfuse3 import (
     FlagT,
     InodeT,
     ModeT,
+    PollHandle,
     RequestContext,
 )
 
@@ -66,6 +67,7 @@ class Files(Answers):
 
     async def release(self, fh: FileHandleT) -> None:
         handle = self._handles.pop(fh)
+        self._polls.closed(fh, handle.inode.number)
         handle.inode.closed(writable=handle.writable)
         if self._rules.lifetime == "last-close" and handle.inode.space is not None:
             await self._purges.end_unused(handle.inode, handle.inode.space)
@@ -99,6 +101,11 @@ class Files(Answers):
         stored = space_of(inode).write(offset, data)
         inode.touch_written()
         return stored
+
+    async def poll(
+        self, inode: InodeT, fh: FileHandleT, poll_handle: PollHandle | None, ctx: RequestContext
+    ) -> int:
+        return self._polls.poll(fh, self._handles[fh], poll_handle)
 
     async def flush(self, fh: FileHandleT) -> None:
         raise SyscallError(errno.ENOSYS)  # the kernel writes back by itself and need not ask

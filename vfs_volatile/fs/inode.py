@@ -67,8 +67,8 @@ class Inode:
 
     __slots__ = (
         "atime_ns", "ctime_ns", "directory", "gid", "linkable", "lookups", "mode", "mtime_ns",
-        "nlink", "number", "openers", "opens", "rdev", "space", "target", "uid", "writers",
-        "xattrs",
+        "nlink", "number", "openers", "opens", "purges", "rdev", "space", "target", "uid",
+        "writers", "xattrs",
     )  # fmt: skip
 
     def __init__(self, number: int, mode: int, uid: int, gid: int) -> None:
@@ -94,6 +94,8 @@ class Inode:
         self.openers: Openers | None = None
         self.writers = 0
         """How many of ``opens`` may write."""
+        self.purges = 0
+        """How many purges have taken pages of it, in the kernel too."""
         self.space: AddressSpace | None = None
         """Set for regular files, and for them alone."""
         self.directory: Directory | None = None
@@ -143,10 +145,20 @@ class Inode:
 class Handle:
     """An open file."""
 
-    __slots__ = ("inode", "touches_atime", "writable")
+    __slots__ = ("_purges_known", "inode", "touches_atime", "writable")
 
     def __init__(self, inode: Inode, *, writable: bool, touches_atime: bool) -> None:
         self.inode = inode
         self.writable = writable
         self.touches_atime = touches_atime
         """False with O_NOATIME."""
+        self._purges_known = inode.purges
+
+    @property
+    def unaware_of_purge(self) -> bool:
+        """Were pages purged since it was opened, or told last?"""
+        return self.inode.purges != self._purges_known
+
+    def told(self) -> None:
+        """Whoever has it open is being told the state of its pages."""
+        self._purges_known = self.inode.purges

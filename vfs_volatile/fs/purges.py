@@ -34,6 +34,7 @@ from vfs_volatile.core.semantics import Semantics
 from vfs_volatile.core.volatility import Drain
 from vfs_volatile.fs.electorate import Electorate
 from vfs_volatile.fs.inode import Inode
+from vfs_volatile.fs.polls import Polls
 from vfs_volatile.processes.mappings import Mappers, MappingScanner
 from vfs_volatile.units import PAGE_SIZE
 
@@ -74,6 +75,7 @@ class Purges:
         rules: Semantics,
         scanner: MappingScanner,
         electorate: Electorate,
+        polls: Polls,
     ) -> None:
         # -- dependencies --
         self._memory = memory
@@ -82,6 +84,7 @@ class Purges:
         self._rules = rules
         self._scanner = scanner
         self._electorate = electorate
+        self._polls = polls
         # -- mutable --
         self._drain_ended = trio.Event()
         """Replaced by a new one each time it is set."""
@@ -154,7 +157,7 @@ class Purges:
         zeroed = [(space, space.zeroed_by_unmark(*span)) for space, span in parts]
         if any(pages for _, pages in zeroed):
             newest = self._memory.newest_age
-            await self._finish([space.begin_purge(runs(pages), newest) for space, pages in zeroed])
+            await self._drain([space.begin_purge(runs(pages), newest) for space, pages in zeroed])
         while any(space.draining(space.touched(*span)) for space, span in parts):
             await self._drain_ended.wait()
 
@@ -250,6 +253,15 @@ class Purges:
         self.history.record(cause, sum(drain.dropped for drain in drains), time.time())
 
     async def _finish(self, drains: list[Drain]) -> None:
+        """End purges, and wake those who wait for one of these files to lose pages."""
+        await self._drain(drains)
+        for drain in drains:
+            inode = self._inodes.get(drain.space.ino)
+            if inode is not None and drain.purged:
+                inode.purges += 1
+                self._polls.wake(inode.number)
+
+    async def _drain(self, drains: list[Drain]) -> None:
         """Make the kernel drop what the drains hold, then end them."""
         notices = [
             Notice(drain.space.ino, run.first * PAGE_SIZE, (run.end - run.first) * PAGE_SIZE)
