@@ -17,13 +17,17 @@ _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 
 class Mount(NamedTuple):
-    """One line of mountinfo; ``device`` is (major, minor), as in st_dev and /proc/PID/maps."""
+    """One line of mountinfo; ``device`` is (major, minor), as in st_dev and /proc/PID/maps.
+
+    ``root``: which directory of the file system is mounted.
+    """
 
     mount_id: int
     device: tuple[int, int]
     mountpoint: str
     fstype: str
     source: str
+    root: str = "/"
 
 
 def read_mounts() -> list[Mount]:
@@ -35,11 +39,16 @@ def read_mounts() -> list[Mount]:
 def parse_mount(line: bytes) -> Mount:
     """The mount that ``line`` of mountinfo describes."""
     before, after = line.rstrip(b"\n").split(b" - ", 1)
-    mount_id, _parent, device, _root, mountpoint, *_options = before.split(b" ")
+    mount_id, _parent, device, root, mountpoint, *_options = before.split(b" ")
     fstype, source, *_super_options = after.split(b" ")
     major, minor = device.split(b":")
     return Mount(
-        int(mount_id), (int(major), int(minor)), _text(mountpoint), _text(fstype), _text(source)
+        int(mount_id),
+        (int(major), int(minor)),
+        _text(mountpoint),
+        _text(fstype),
+        _text(source),
+        _text(root),
     )
 
 

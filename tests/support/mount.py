@@ -60,7 +60,7 @@ class Mount:
         deadline: float = DEFAULT_DEADLINE,
         **options: str,
     ) -> None:
-        """Start it below ``work``; an option ``budget="1M"`` means ``--budget 1M``."""
+        """Start it below ``work``; an option ``budget="1M"`` means ``--budget 1M``, "" a flag."""
         self.path = work / "mnt"
         self.path.mkdir(parents=True)
         self.declared_stderr = False
@@ -73,7 +73,9 @@ class Mount:
         self._connection: int | None = None
         self._killed = False
         self._ended = False
-        arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
+        arguments = [
+            part for name, value in options.items() for part in (f"--{name}", value) if part
+        ]
         with self._stderr.open("w") as stderr:
             self.process = subprocess.Popen(
                 command("mount", self.path, "-f", *arguments),

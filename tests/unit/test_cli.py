@@ -209,11 +209,13 @@ def test_defaults_are_shares_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_long_options_and_dash_o_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     long = ("--budget", "1M", "--size", "2G", "--access", "zero", "--private", "keep")
-    by_long = config_of(monkeypatch, "/usr", *long, "--allow-other", "-o", "ro,noexec")
-    short = "budget=1M,size=2G,access=zero,private=keep,allow_other,ro"
+    flags = ("--allow-other", "--pressure")
+    by_long = config_of(monkeypatch, "/usr", *long, *flags, "-o", "ro,noexec")
+    short = "budget=1M,size=2G,access=zero,private=keep,allow_other,pressure,ro"
     also = "defaults,_netdev,nofail,x-systemd.automount,,noexec"
     assert by_long == config_of(monkeypatch, "/usr", "-o", short, "-o", also)
-    assert by_long == MountConfig("/usr", 1 << 20, 2 << 30, "zero", KEEP, True, ("ro", "noexec"))
+    passed_on = ("ro", "noexec")
+    assert by_long == MountConfig("/usr", 1 << 20, 2 << 30, "zero", KEEP, True, passed_on, True)
 
 
 def test_a_preset_and_a_rule_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,7 +238,7 @@ def test_wrong_mount_options_are_usage_errors(text: str) -> None:
 
 
 def test_the_daemon_is_started_with_the_same_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = MountConfig("/usr", 4096, 8192, "zero", KEEP, True, ("ro", "nosuid"))
+    config = MountConfig("/usr", 4096, 8192, "zero", KEEP, True, ("ro", "nosuid"), True)
     arguments = mount._arguments(config)
     assert arguments[0] == "mount"
     served: list[MountConfig] = []

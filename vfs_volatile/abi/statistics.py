@@ -38,6 +38,10 @@ class Statistics:
     purged: int = _gauge("bytes", "purged, and neither unmarked nor rewritten since")
     purged_ever: int = _counter("bytes", "purged since the mount was made")
     blocked_purges: int = _counter("times", "a range was kept from being purged by who maps it")
+    pressure_events: int = _counter("times", "the kernel told of a shortage of memory (--pressure)")
+    pressure_elsewhere: int = _counter(
+        "times", "such a shortage was a limit of somebody else's, with memory free: nothing is done"
+    )
     looks_at_processes: int = _counter("times", "the mappings of all processes were looked at")
     looks_milliseconds: int = _counter("milliseconds", "spent looking at them")
 

@@ -81,6 +81,13 @@ def mount(
             " or no mvrange works on files (einval)."
         ),
     ] = None,
+    pressure: Annotated[
+        bool,
+        typer.Option(
+            "--pressure",
+            help="Purge below the budget too, while the machine or the cgroup is short of memory.",
+        ),
+    ] = False,
     allow_other: Annotated[bool, typer.Option("--allow-other", help="Let other users in.")] = False,
     foreground: Annotated[
         bool, typer.Option("--foreground", "-f", help="Stay; say 'ready DIR' on stdout.")
@@ -111,6 +118,7 @@ def mount(
             conflict=_one("conflict", conflict, also.conflict, None),
         ),
         allow_other=allow_other or also.allow_other,
+        pressure=pressure or also.pressure,
         mount_options=tuple(also.passed_on),
     )
     if config.size < PAGE_SIZE:
@@ -168,6 +176,8 @@ def _arguments(config: MountConfig) -> list[str]:
     ]
     if config.allow_other:
         arguments.append("--allow-other")
+    if config.pressure:
+        arguments.append("--pressure")
     if config.mount_options:
         arguments += ["-o", ",".join(config.mount_options)]
     return arguments

@@ -32,6 +32,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
 """Options that take one of a few words."""
 
 
+FLAGS = ("allow_other", "pressure")
+
+
 @dataclass
 class MountOptions:
     """What ``-o`` said; None = nothing. Sizes are bytes."""
@@ -45,6 +48,7 @@ class MountOptions:
     lifetime: Lifetime | None = None
     conflict: Conflict | None = None
     allow_other: bool = False
+    pressure: bool = False
     passed_on: list[str] = field(default_factory=list)
 
 
@@ -60,14 +64,14 @@ def parse_mount_options(texts: list[str]) -> MountOptions:
             setattr(options, name, _size(item, value))
         elif name in CHOICES and item != name:
             setattr(options, name, _choice(item, CHOICES[name], value))
-        elif item == "allow_other":
-            options.allow_other = True
+        elif item in FLAGS:
+            setattr(options, item, True)
         elif item in PASSED_ON:
             options.passed_on.append(item)
         elif item and item not in IGNORED and not item.startswith("x-"):
             raise UsageError(
                 f"-o: unknown option '{item}'; known are budget=, size=, {'=, '.join(CHOICES)}=,"
-                f" allow_other, {', '.join(sorted(PASSED_ON))}"
+                f" {', '.join((*FLAGS, *sorted(PASSED_ON)))}"
             )
     return options
 

@@ -44,6 +44,10 @@ class History:
         """Pages."""
         self.recent: deque[Purged] = deque(maxlen=_KEPT)
         """Oldest first."""
+        self.pressure_events = 0
+        """How often the kernel told of a shortage of memory."""
+        self.pressure_elsewhere = 0
+        """Of these, how often the machine had plenty: somebody had reached a limit of their own."""
 
     def record(self, cause: Cause, pages: int, now: float) -> None:
         """``pages`` were freed ``now`` for ``cause``; 0 is no purge."""

@@ -27,3 +27,5 @@ class MountConfig:
     """May other users than the mounting one come in?"""
     mount_options: tuple[str, ...] = ()
     """Options of mount(8) for libfuse, such as ``ro`` or ``nosuid``."""
+    pressure: bool = False
+    """Purge below the budget too, when the kernel tells of a shortage of memory?"""

@@ -17,6 +17,8 @@ import pyfuse3
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.semantics import Semantics
 from vfs_volatile.daemon.config import MountConfig
+from vfs_volatile.daemon.pressure import PressureGuard
+from vfs_volatile.daemon.psi import Triggers
 from vfs_volatile.daemon.purger import Purger
 from vfs_volatile.errors import UserError
 from vfs_volatile.fs.addressed import Addressed
@@ -51,6 +53,7 @@ def serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
 
 
 async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
+    triggers = Triggers() if config.pressure else None
     purger = Purger()
     memory = Memory(
         config.size // PAGE_SIZE,
@@ -68,14 +71,14 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
         memory, tree.inodes, shim.invalidate, rules, _scanner(config, own), electorate, polls
     )
     addressed = Addressed(own, rules, tree.inodes, purges, electorate)
-    control = Control(memory, purges, addressed, _facts(rules, electorate))
+    control = Control(memory, purges, addressed, _facts(rules, electorate, triggers))
     operations = Operations(rules, tree, memory, control, purges, polls)
     _mount(operations, config)
     try:
         async with trio.open_nursery() as nursery:
             shim.install(operations, nursery.start_soon)
             purging = trio.CancelScope()
-            nursery.start_soon(_run_purger, purger, memory, purges, purging)
+            nursery.start_soon(_keep_in_limits, memory, purges, purger, triggers, purging)
             nursery.start_soon(electorate.follow)
             await nursery.start(_stop_on_signal, purges, purging)
             on_ready()
@@ -96,11 +99,19 @@ def _calm_collector() -> None:
     gc.set_threshold(20_000, 50, 1_000)
 
 
-async def _run_purger(
-    purger: Purger, memory: Memory, purges: Purges, scope: trio.CancelScope
+async def _keep_in_limits(
+    memory: Memory,
+    purges: Purges,
+    purger: Purger,
+    triggers: Triggers | None,
+    scope: trio.CancelScope,
 ) -> None:
+    """Purge for the budget, and under pressure, until ``scope`` is cancelled."""
     with scope:
-        await purger.run(memory, purges)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(purger.run, memory, purges)
+            if triggers is not None:
+                nursery.start_soon(PressureGuard(memory, purges).run, triggers)
 
 
 async def _stop_on_signal(
@@ -120,8 +131,9 @@ async def _stop_on_signal(
             pyfuse3.terminate()
 
 
-def _facts(rules: Semantics, electorate: Electorate) -> dict[str, str]:
+def _facts(rules: Semantics, electorate: Electorate, triggers: Triggers | None) -> dict[str, str]:
     facts = {rule: str(choice) for rule, choice in asdict(rules).items()}
+    facts["pressure"] = "off" if triggers is None else " and ".join(triggers.watched)
     return {**facts, "processes": electorate.view} if rules.votes else facts
 
 

@@ -213,6 +213,8 @@ class Control:
             purged=memory.purged * PAGE_SIZE,
             purged_ever=memory.purged_ever * PAGE_SIZE,
             blocked_purges=purges.blocked,
+            pressure_events=purges.history.pressure_events,
+            pressure_elsewhere=purges.history.pressure_elsewhere,
             looks_at_processes=purges.looks,
             looks_milliseconds=round(1000 * purges.looks_seconds),
         )
