@@ -10,17 +10,24 @@ CONNECTIONS = Path("/sys/fs/fuse/connections")
 """Where fusectl is mounted: Documentation/filesystems/fuse/fuse.rst."""
 
 
-def connection_of(mountpoint: Path) -> int | None:
-    """The number of the FUSE connection mounted at ``mountpoint``, None if nothing is.
+def mounts_below(directory: Path) -> dict[Path, int]:
+    """Mount point -> device number, of what is mounted at or below ``directory``.
 
-    It is the minor number of the mount's device: fields 3 and 5 of mountinfo in proc(5).
+    Fields 5 and 3 of mountinfo in proc(5). Of a FUSE mount the minor number of the device, which
+    is given here, is that of its connection.
     """
-    wanted = str(mountpoint).replace(" ", r"\040")
-    for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
+    found = {}
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
         fields = line.split(" ")
-        if fields[4] == wanted:
-            return int(fields[2].partition(":")[2])
-    return None
+        mountpoint = Path(fields[4].replace(r"\040", " "))
+        if mountpoint.is_relative_to(directory):
+            found[mountpoint] = int(fields[2].partition(":")[2])
+    return found
+
+
+def connection_of(mountpoint: Path) -> int | None:
+    """The number of the FUSE connection mounted at ``mountpoint``, None if nothing is."""
+    return mounts_below(mountpoint).get(mountpoint)
 
 
 def is_mounted(mountpoint: Path) -> bool:

@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
-from tests.support.mountinfo import abort, connection_of, detach
+from tests.support.mountinfo import abort, detach, mounts_below
 
 DUMP_SECONDS = 0.3
 """Grace for a dump of stacks: nothing tells when it is written."""
@@ -55,6 +55,7 @@ class Watchdog:
     ) -> None:
         """(Re)start the clock of a mount: ``seconds`` from now it is freed.
 
+        ``mountpoint``: or a directory, for all that is mounted below it by then.
         ``daemon``: its process, to be ended too. ``connection``: its number, as soon as it is
         known; the daemon may be stuck in it after the mount is gone.
         """
@@ -145,12 +146,14 @@ def _free(armed: _Armed, pytest_pid: int, stacks: Path) -> None:
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGABRT)  # started with -X faulthandler: dumps its stacks
     time.sleep(DUMP_SECONDS)
-    connection = connection_of(armed.mountpoint)
-    if connection is None and any(map(_is_alive, daemons)):
-        connection = armed.connection
-    if connection is not None:
+    mounts = mounts_below(armed.mountpoint)
+    connections = list(mounts.values())
+    if not mounts and armed.connection is not None and any(map(_is_alive, daemons)):
+        connections = [armed.connection]
+    for connection in connections:
         abort(connection)
-    detach(armed.mountpoint)
+    for mountpoint in reversed(mounts):
+        detach(mountpoint)
     for pid in daemons:
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
