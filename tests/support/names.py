@@ -36,7 +36,8 @@ class Names(Tree):
     def entries(self, parent: int = ROOT, cookie: int = DOT_DOT) -> list[tuple[int, bytes, Inode]]:
         """What a reader finds after ``cookie``."""
         inode, entries = self.directory(parent)
-        return list(entries.after(cookie, inode))
+        assert entries.inode is inode
+        return list(entries.after(cookie))
 
     def names(self, parent: int = ROOT, cookie: int = DOT_DOT) -> list[bytes]:
         return [name for _, name, _ in self.entries(parent, cookie)]
@@ -46,7 +47,13 @@ class Names(Tree):
         return found.number if found else None
 
     def check(self) -> None:
-        """The link counts are those of the names."""
+        """The link counts are those of the names, and an inode knows its names."""
+        known = {
+            (dentry.directory.inode.number, dentry.name, inode.number)
+            for inode in self.inodes.values()
+            for dentry in ([inode._dentry] if inode._dentry else []) + list(inode._aliases or ())
+        }
+        named = set()
         for inode in self.inodes.values():
             if inode.directory is None:
                 continue
@@ -56,6 +63,10 @@ class Names(Tree):
             for entry in below:
                 assert self.inodes[entry.number] is entry
                 assert entry.directory is None or entry.directory.parent is inode
+            named |= {
+                (inode.number, name, entry.number) for _, name, entry in self.entries(inode.number)
+            }
+        assert known == named
 
 
 def fails(number: int, call: Callable[..., Any], *args: Any) -> None:

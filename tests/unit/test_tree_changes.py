@@ -224,3 +224,46 @@ def test_a_removed_directory_is_its_own_dot_dot(tree: Names) -> None:
     gone.lookups = 1
     tree.rmdir(ROOT, b"dir")
     assert tree.entries(gone.number, 0) == [(1, b".", gone), (2, b"..", gone)]
+
+
+# ---- paths ----
+
+
+def test_a_path_follows_names(tree: Names) -> None:
+    above = tree.make(b"above", DIR)
+    below = tree.make(b"below", DIR, above.number)
+    file = tree.make(b"file", parent=below.number)
+    assert file.path == b"above/below/file"
+    tree.rename(ROOT, b"above", ROOT, b"upper", 0)
+    assert (below.path, file.path) == (b"upper/below", b"upper/below/file")
+    tree.link(file.number, ROOT, b"other")
+    tree.unlink(below.number, b"file")
+    assert file.path == b"other"
+
+
+def test_what_has_no_name_has_no_path(tree: Names) -> None:
+    file = tree.make(b"file")
+    file.lookups = 1  # it stays open
+    tree.unlink(ROOT, b"file")
+    assert file.path is None
+    assert tree.get(ROOT).path is None
+
+
+def test_names_that_change_places(tree: Names) -> None:
+    one, two = tree.make(b"one"), tree.make(b"two")
+    tree.rename(ROOT, b"one", ROOT, b"two", RENAME_EXCHANGE)
+    assert (one.path, two.path) == (b"two", b"one")
+    tree.rename(ROOT, b"one", ROOT, b"two", RENAME_WHITEOUT)
+    assert two.path == b"two"
+    tree.check()
+
+
+def test_of_a_long_path_the_end_is_told(tree: Names) -> None:
+    parent = ROOT
+    for _ in range(100):
+        parent = tree.make(b"d" * 100, DIR, parent).number
+    path = tree.make(b"file", parent=parent).path
+    assert path is not None
+    assert path.startswith(b".../ddd")
+    assert path.endswith(b"ddd/file")
+    assert len(path) < 1024 + 256 + 4

@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from itertools import count
+from typing import NamedTuple
 
 from sortedcontainers import SortedDict
 
 from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.processes.openers import Openers
 
+_PATH_BYTES = 1024
+"""What is said of a file's path: no more, however deep it lies."""
 _DAY_NS = 24 * 3600 * 10**9
 _DIRECTORY_BASE_BYTES = 40
 _DIRECTORY_ENTRY_BYTES = 20
@@ -18,12 +21,20 @@ FIRST_COOKIE = 3
 """Cookies 1 and 2 stand for ``.`` and ``..``."""
 
 
+class Dentry(NamedTuple):
+    """A name of an inode."""
+
+    directory: Directory
+    name: bytes
+
+
 class Directory:
     """The entries of a directory, by name and in an order that a reader can resume."""
 
-    __slots__ = ("_by_cookie", "_by_name", "_cookies", "parent")
+    __slots__ = ("_by_cookie", "_by_name", "_cookies", "inode", "parent")
 
-    def __init__(self, parent: Inode | None) -> None:
+    def __init__(self, inode: Inode, parent: Inode | None) -> None:
+        self.inode = inode
         self.parent = parent
         """None for the root, and for a directory that was removed."""
         # INVARIANT: the same entries in both; a cookie is never used twice.
@@ -43,18 +54,23 @@ class Directory:
         cookie = next(self._cookies)
         self._by_name[name] = (cookie, inode)
         self._by_cookie[cookie] = name
+        inode.named(Dentry(self, name))
 
     def replace(self, name: bytes, inode: Inode) -> None:
         """Let an entry mean another inode; a reader under way sees the one or the other."""
-        self._by_name[name] = (self._by_name[name][0], inode)
+        cookie, old = self._by_name[name]
+        self._by_name[name] = (cookie, inode)
+        old.unnamed(Dentry(self, name))
+        inode.named(Dentry(self, name))
 
     def remove(self, name: bytes) -> None:
-        cookie, _ = self._by_name.pop(name)
+        cookie, inode = self._by_name.pop(name)
         del self._by_cookie[cookie]
+        inode.unnamed(Dentry(self, name))
 
-    def after(self, cookie: int, itself: Inode) -> Iterator[tuple[int, bytes, Inode]]:
+    def after(self, cookie: int) -> Iterator[tuple[int, bytes, Inode]]:
         """What comes after ``cookie``, as (cookie, name, inode): ``.`` and ``..`` first."""
-        for at, name, inode in ((1, b".", itself), (2, b"..", self.parent or itself)):
+        for at, name, inode in ((1, b".", self.inode), (2, b"..", self.parent or self.inode)):
             if cookie < at:
                 yield at, name, inode
         for at in self._by_cookie.irange(max(cookie + 1, FIRST_COOKIE)):
@@ -66,9 +82,9 @@ class Inode:
     """A file of any type. Times are ns since the epoch, as in stat(2)."""
 
     __slots__ = (
-        "atime_ns", "ctime_ns", "directory", "gid", "linkable", "lookups", "mode", "mtime_ns",
-        "nlink", "number", "openers", "opens", "purges", "rdev", "space", "target", "uid",
-        "writers", "xattrs",
+        "_aliases", "_dentry", "atime_ns", "ctime_ns", "directory", "gid", "linkable", "lookups",
+        "mode", "mtime_ns", "nlink", "number", "openers", "opens", "purges", "rdev", "space",
+        "target", "uid", "writers", "xattrs",
     )  # fmt: skip
 
     def __init__(self, number: int, mode: int, uid: int, gid: int) -> None:
@@ -94,6 +110,10 @@ class Inode:
         self.openers: Openers | None = None
         self.writers = 0
         """How many of ``opens`` may write."""
+        # INVARIANT: together its names; _aliases is empty if _dentry is None.
+        self._dentry: Dentry | None = None
+        self._aliases: dict[Dentry, None] | None = None
+        """Names but one, oldest first; hardly any inode has several."""
         self.purges = 0
         """How many purges have taken pages of it, in the kernel too."""
         self.space: AddressSpace | None = None
@@ -111,6 +131,41 @@ class Inode:
         if self.directory is not None:
             return _DIRECTORY_BASE_BYTES + _DIRECTORY_ENTRY_BYTES * len(self.directory)
         return len(self.target)
+
+    @property
+    def path(self) -> bytes | None:
+        """Below the root, by one of its names; None without a name. Of a very long one the end."""
+        parts: list[bytes] = []
+        left = _PATH_BYTES
+        at = self
+        while (dentry := at._dentry) is not None:
+            parts.append(dentry.name)
+            left -= len(dentry.name) + 1
+            if left < 0:
+                parts.append(b"...")
+                break
+            at = dentry.directory.inode
+        parts.reverse()
+        return b"/".join(parts) if parts else None
+
+    def named(self, dentry: Dentry) -> None:
+        """It has a name more."""
+        if self._dentry is None:
+            self._dentry = dentry
+        elif self._aliases is None:
+            self._aliases = {dentry: None}
+        else:
+            self._aliases[dentry] = None
+
+    def unnamed(self, dentry: Dentry) -> None:
+        """It has lost this name."""
+        if dentry != self._dentry:
+            assert self._aliases is not None
+            del self._aliases[dentry]
+        elif self._aliases:
+            self._dentry = self._aliases.popitem()[0]
+        else:
+            self._dentry = None
 
     def opened(self, tid: int, *, writable: bool) -> None:
         """Thread ``tid`` opened it."""

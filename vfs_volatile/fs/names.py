@@ -104,7 +104,7 @@ class Names(Answers):
         directory = self._directories[fh]
         directory.touch_read()
         assert directory.directory is not None
-        for cookie, name, inode in directory.directory.after(start_id, directory):
+        for cookie, name, inode in directory.directory.after(start_id):
             if not pyfuse3.readdir_reply(token, FileNameT(name), attributes(inode), cookie):
                 return
             if cookie >= FIRST_COOKIE:  # of "." and ".." the kernel takes no reference

@@ -41,7 +41,7 @@ class Tree:
         self._numbers = count(ROOT)
         # Numbers are never used twice, so a mapping in /proc/PID/maps means one file for good.
         root = self._new(stat.S_IFDIR | 0o755, os.getuid(), os.getgid())
-        root.directory = Directory(None)
+        root.directory = Directory(root, None)
         root.nlink = 2
 
     def get(self, number: int) -> Inode:
@@ -83,7 +83,7 @@ class Tree:
         inode.rdev = rdev
         inode.target = target
         if stat.S_ISDIR(mode):
-            inode.directory = Directory(above)
+            inode.directory = Directory(inode, above)
             inode.nlink = 2
             above.nlink += 1
         entries.add(name, inode)
