@@ -27,7 +27,7 @@ from tests.support.stores import FakeStore
 from tests.support.vote_model import Process, VoteModel
 from vfs_volatile.abi.ioctls import VRANGE_PARTIAL
 from vfs_volatile.core.address_space import AddressSpace
-from vfs_volatile.core.consent import Mapper, forbidden
+from vfs_volatile.core.consent import Mapper, forbidden, objections
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import PageSpan, page_set, runs
 from vfs_volatile.core.reclaim import choose, still_allowed
@@ -274,12 +274,14 @@ class Voters(RuleBasedStateMachine):
         ]
         span = PageSpan(0, PAGES)
         return forbidden(
-            self.semantics,
-            page_set(span),
-            self.space.volatility.marked(span),
-            mappers,
-            self.space.votes.ballots,
-            unlinked=self.model.unlinked,
+            objections(
+                self.semantics,
+                page_set(span),
+                self.space.volatility.marked(span),
+                mappers,
+                self.space.votes.ballots,
+                unlinked=self.model.unlinked,
+            )
         )
 
     def _purged(self, pages: set[int], drain: Drain) -> Drain:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyroaring import BitMap
 
-from vfs_volatile.core.consent import Ballot, Mapper, Process, forbidden
+from vfs_volatile.core.consent import Ballot, Mapper, Process, forbidden, objections
 from vfs_volatile.core.pages import LAST_PAGE, PageSpan
 from vfs_volatile.core.semantics import PRESETS, Semantics, semantics_of
 
@@ -47,7 +47,9 @@ def barred(
 ) -> str:
     """The pages that may not be purged, as digits."""
     marks = BitMap(map(int, marked))
-    found = forbidden(rules, ALL, marks, mappers, _by_process(ballots or {}), unlinked=unlinked)
+    found = forbidden(
+        objections(rules, ALL, marks, mappers, _by_process(ballots or {}), unlinked=unlinked)
+    )
     return "".join(map(str, found))
 
 
@@ -123,8 +125,8 @@ def test_what_could_not_be_read_blocks_the_whole_file() -> None:
 
 def test_a_mapping_beyond_the_pages_asked_for() -> None:
     assert barred(UNIFIED, [private("ann", 7, 9)]) == ""
-    nothing = forbidden(KIM, BitMap(), BitMap(), [private("ann", 0, 3)], {}, unlinked=False)
-    assert not nothing
+    nothing = objections(KIM, BitMap(), BitMap(), [private("ann", 0, 3)], {}, unlinked=False)
+    assert not forbidden(nothing)
 
 
 # ---- the model ----
@@ -190,8 +192,32 @@ def test_each_page_is_forbidden_as_the_rules_say(
 ) -> None:
     asker = Asker(rules, mappers, ballots, unlinked)
     expected = [page for page in pages if not asker.may_go(page, marked=page in marked)]
-    found = forbidden(rules, pages, marked, mappers, _by_process(ballots), unlinked=unlinked)
-    assert list(found) == expected
+    found = objections(rules, pages, marked, mappers, _by_process(ballots), unlinked=unlinked)
+    assert list(forbidden(found)) == expected
+
+
+def reasons(
+    rules: Semantics, mappers: list[Mapper], ballots: Mapping[str, Ballot]
+) -> list[tuple[str, object, str]]:
+    """(rule, process, pages) of each objection that is about a page."""
+    found = objections(rules, ALL, BitMap(), mappers, _by_process(ballots), unlinked=False)
+    return [(one.rule, one.process, "".join(map(str, one.pages))) for one in found if one.pages]
+
+
+def test_each_objection_names_who_and_why() -> None:
+    unknown = Mapper(None, span(5, 9), private=True, pid=12)
+    mappers = [private("ann", 0, 2), unknown, shared("bob", 1, 3)]
+    assert reasons(UNIFIED, mappers, {}) == [
+        ("private-mapping", "ann", "01"),
+        ("unreadable", None, "5"),
+    ]
+    assert reasons(STULTZ, mappers, {}) == []
+    votes = {"ann": ballot("01"), "bob": ballot("1", held="4")}
+    assert reasons(semantics_of("kim", private="keep"), mappers, votes) == [
+        ("held", "bob", "4"),
+        ("not-agreed", None, "5"),
+        ("not-agreed", "bob", "2"),
+    ]
 
 
 def test_a_copy_of_a_ballot_is_its_own() -> None:

@@ -17,6 +17,8 @@ NONVOLATILE = FILE_PREFIX + "nonvolatile"
 PURGED = FILE_PREFIX + "purged"
 LOST = FILE_PREFIX + "lost"
 PURGE = FILE_PREFIX + "purge"
+BLOCKERS = FILE_PREFIX + "blockers"
+"""JSON: who forbids to purge it now. For its owner and that of the mount."""
 
 MOUNT_PREFIX = "user.vfs_volatile."
 BUDGET = MOUNT_PREFIX + "budget"
@@ -25,6 +27,12 @@ MOUNT_RESIDENT = MOUNT_PREFIX + "resident"
 MOUNT_VOLATILE = MOUNT_PREFIX + "volatile"
 MOUNT_PURGED = MOUNT_PREFIX + "purged"
 STATS = MOUNT_PREFIX + "stats"
+EVENTS_FROM = MOUNT_PREFIX + "events."
+"""And a number: JSON of the events from that one on."""
+BLOCKED = MOUNT_PREFIX + "blocked"
+"""JSON: what the last purges had to leave, and who forbade it."""
+FILES = MOUNT_PREFIX + "files"
+"""JSON: the files with the most volatile data."""
 MOUNT_VALUES = {
     BUDGET: "budget",
     MOUNT_RESIDENT: "resident",

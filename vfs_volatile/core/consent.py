@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import NamedTuple
 
 from pyroaring import BitMap
@@ -15,12 +16,17 @@ Process = Hashable
 """Whatever tells one process (one mm) from another."""
 
 
-class Mapper(NamedTuple):
+@dataclass(frozen=True, slots=True, order=True)
+class Mapper:
     """A mapping of a file by a process. ``process`` is None for one that could not be read."""
 
     process: Process | None
     pages: PageSpan
     private: bool
+    # -- for whoever asks who it is; no rule depends on it --
+    pid: int | None = field(default=None, compare=False)
+    addresses: tuple[int, int] | None = field(default=None, compare=False)
+    """Where it is mapped: start and end."""
 
 
 @dataclass
@@ -39,7 +45,30 @@ class Ballot:
         return Ballot(self.agreed.copy(), self.held.copy(), self.lost.copy())
 
 
-def forbidden(
+class Rule(StrEnum):
+    """Why a page may not be purged."""
+
+    PRIVATE = "private-mapping"
+    """A process has it mapped private (``--private=block``)."""
+    UNREADABLE = "unreadable"
+    """A process may have, but its mappings cannot be read."""
+    HELD = "held"
+    """A process took it back by mvrange (``--mvrange=process``)."""
+    SILENT = "not-agreed"
+    """A process has it mapped and did not mark it (``--mvrange=process``), nor did fvrange."""
+
+
+class Objection(NamedTuple):
+    """One process forbids the purge of pages, by one rule."""
+
+    rule: Rule
+    pages: BitMap
+    process: Process | None
+    mapper: Mapper | None
+    """The mapping that it is about, if it is about one."""
+
+
+def objections(
     rules: Semantics,
     pages: BitMap,
     marked: BitMap,
@@ -47,26 +76,38 @@ def forbidden(
     ballots: Mapping[Process, Ballot],
     *,
     unlinked: bool,
-) -> BitMap:
-    """Those of ``pages`` that may not be purged, for who maps them.
+) -> Iterator[Objection]:
+    """All reasons why some of ``pages`` may not be purged, each with the pages it is about.
 
     ``marked``: pages that an fvrange mark covers. ``unlinked``: no name leads to the file, so that
     one mapped private by all its users is the thread's anonymous memory.
     """
     extent = PageSpan(0, pages.max() + 1 if pages else 0)
-    mappers = [mapper._replace(pages=mapper.pages.clip(extent)) for mapper in mappers]
-    found = BitMap()
+    mappers = [replace(mapper, pages=mapper.pages.clip(extent)) for mapper in mappers]
     if rules.private == "block":
-        found |= _mapped(pages, mappers, private=True)
+        exempt = BitMap()
         if rules.votes and unlinked:
-            found -= _as_anonymous(pages, mappers, ballots)
+            exempt = _as_anonymous(pages, mappers, ballots)
+        for mapper in mappers:
+            if mapper.private:
+                rule = Rule.UNREADABLE if mapper.process is None else Rule.PRIVATE
+                barred = (pages & page_set(mapper.pages)) - exempt
+                yield Objection(rule, barred, mapper.process, mapper)
     if rules.votes:
-        for ballot in ballots.values():
-            found |= pages & ballot.held
+        for process, ballot in ballots.items():
+            yield Objection(Rule.HELD, pages & ballot.held, process, None)
         for mapper in mappers:
             agreed = ballots.get(mapper.process, Ballot()).agreed
-            found |= (pages & page_set(mapper.pages)) - marked - agreed
-    return found
+            barred = (pages & page_set(mapper.pages)) - marked - agreed
+            yield Objection(Rule.SILENT, barred, mapper.process, mapper)
+
+
+def forbidden(found: Iterable[Objection]) -> BitMap:
+    """The pages that may not be purged."""
+    pages = BitMap()
+    for objection in found:
+        pages |= objection.pages
+    return pages
 
 
 def _mapped(pages: BitMap, mappers: Iterable[Mapper], *, private: bool) -> BitMap:

@@ -45,7 +45,7 @@ class Drain:
 class Volatility:
     """The volatile ranges of one file and the purged pages in them."""
 
-    __slots__ = ("_memory", "_resident", "_space", "drains", "lost", "purged", "ranges")
+    __slots__ = ("_memory", "_resident", "_space", "drains", "lost", "pages", "purged", "ranges")
 
     def __init__(self, space: AddressSpace, memory: Memory, resident: BitMap) -> None:
         # -- dependencies --
@@ -56,6 +56,8 @@ class Volatility:
         # -- mutable --
         # INVARIANT: ends at or before the page that holds the end of file.
         self.ranges = RangeMap()
+        self.pages = 0
+        """How many pages the ranges hold together."""
         # INVARIANT: every purged page is volatile. It is not resident either, unless touching it
         # reads zeros: then it may hold what was written since, which does not make it intact.
         self.purged = BitMap()
@@ -131,6 +133,7 @@ class Volatility:
             age = self._memory.next_age()
             for gap in gaps:
                 self._add(VolatileRange(self._space, gap, behavior, age, voted=voted))
+                self.pages += gap.end - gap.first
                 self._memory.volatile += gap.end - gap.first
         if not voted:
             for entry in [entry for entry in self.ranges.overlapping(span) if entry.voted]:
@@ -141,6 +144,7 @@ class Volatility:
         self.forget_purged(span)
         for old in list(self.ranges.overlapping(span)):
             cut = old.span.clip(span)
+            self.pages -= cut.end - cut.first
             self._memory.volatile -= cut.end - cut.first
             self._replace(old, span, None)
         self._leave_drains(span)
@@ -198,6 +202,7 @@ class Volatility:
             if not self.reads_zero(entry):
                 denied = self.purged & page_set(entry.span)
                 assert denied.isdisjoint(self._resident), "a purged page holds data"
+        assert self.pages == len(volatile), "miscounted"
         assert volatile <= file_pages, "volatile beyond the end of file"
         assert self.lost <= file_pages, "lost beyond the end of file"
         assert self.purged <= volatile, "purged but not volatile"

@@ -24,9 +24,13 @@ from vfs_volatile.errors import UserError
 from vfs_volatile.fs.addressed import Addressed
 from vfs_volatile.fs.control import Control
 from vfs_volatile.fs.electorate import Electorate
+from vfs_volatile.fs.journal import Journal
+from vfs_volatile.fs.looks import Looks
+from vfs_volatile.fs.news import News
 from vfs_volatile.fs.operations import Operations
 from vfs_volatile.fs.polls import Polls
 from vfs_volatile.fs.purges import Purges
+from vfs_volatile.fs.ranking import Ranking
 from vfs_volatile.fs.tree import Tree
 from vfs_volatile.processes.connector import subscribe
 from vfs_volatile.processes.mappings import MappingScanner, query_text
@@ -67,11 +71,14 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
     rules = config.semantics
     electorate = Electorate(subscribe() if rules.votes else None)
     polls = Polls()
-    purges = Purges(
-        memory, tree.inodes, shim.invalidate, rules, _scanner(config, own), electorate, polls
-    )
-    addressed = Addressed(own, rules, tree.inodes, purges, electorate)
-    control = Control(memory, purges, addressed, _facts(rules, electorate, triggers))
+    journal = Journal(tree.inodes)
+    news = News(tree.inodes, journal, polls)
+    looks = Looks(tree.inodes, rules, _scanner(config, own), electorate)
+    purges = Purges(memory, shim.invalidate, looks, news)
+    addressed = Addressed(own, rules, tree.inodes, purges, electorate, journal)
+    ranking = Ranking(tree.inodes)
+    facts = _facts(rules, electorate, triggers)
+    control = Control(memory, purges, addressed, journal, news, ranking, facts)
     operations = Operations(rules, tree, memory, control, purges, polls)
     _mount(operations, config)
     try:

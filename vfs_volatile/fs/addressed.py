@@ -12,6 +12,7 @@ from vfs_volatile.core.semantics import Semantics
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.fs.electorate import Electorate
 from vfs_volatile.fs.inode import Handle, Inode
+from vfs_volatile.fs.journal import Journal
 from vfs_volatile.fs.purges import Part, Purges
 from vfs_volatile.processes.identity import ProcessId, identify, process_of_thread
 from vfs_volatile.processes.maps import OwnMount, Piece, parse_maps, pieces_at, read_maps
@@ -28,12 +29,14 @@ class Addressed:
         inodes: Mapping[int, Inode],
         purges: Purges,
         electorate: Electorate,
+        journal: Journal,
     ) -> None:
         self._mount = mount
         self._rules = rules
         self._inodes = inodes
         self._purges = purges
         self._electorate = electorate
+        self._journal = journal
 
     async def mvrange(self, handle: Handle, args: FvrangeArgs, tid: int) -> int:
         """Mark or unmark the files under the addresses of thread ``tid``, all or nothing.
@@ -50,16 +53,19 @@ class Addressed:
         pieces = pieces_at(parse_maps(text), args.start, args.length)
         parts = [self._part(handle, piece) for piece in pieces]
         if self._rules.votes:
-            return await self._vote(process, parts, args)
-        if args.mode == VRANGE_VOLATILE:
-            return sum(space.mark(*span, args.behavior) for space, span in parts)
-        return await self._purges.unmark(parts)
+            purged = await self._vote(process, parts, args)
+        elif args.mode == VRANGE_VOLATILE:
+            purged = [space.mark(*span, args.behavior) for space, span in parts]
+        else:
+            purged = await self._purges.unmark(parts)
+        self._record(parts, args, purged, tid)
+        return sum(purged)
 
     def catch_up(self) -> None:
         """Let votes end whose processes have ended, before somebody asks for the state."""
         self._electorate.catch_up()
 
-    async def _vote(self, process: ProcessId, parts: list[Part], args: FvrangeArgs) -> int:
+    async def _vote(self, process: ProcessId, parts: list[Part], args: FvrangeArgs) -> list[int]:
         if args.mode != VRANGE_VOLATILE:
             await self._purges.settle(parts)
         self._electorate.catch_up()  # a child born before this vote does not inherit it
@@ -67,9 +73,18 @@ class Addressed:
             self._electorate.recognise(space, [process])
             self._electorate.voted(process, space, boot_ticks())
         if args.mode == VRANGE_VOLATILE:
-            return sum(space.votes.agree(process, *span, args.behavior) for space, span in parts)
+            return [space.votes.agree(process, *span, args.behavior) for space, span in parts]
         kin = process.stack
-        return sum(space.votes.hold(process, *span, kin=kin) for space, span in parts)
+        return [space.votes.hold(process, *span, kin=kin) for space, span in parts]
+
+    def _record(self, parts: list[Part], args: FvrangeArgs, purged: list[int], tid: int) -> None:
+        vote = {"vote": True} if self._rules.votes else {}
+        for (space, span), lost in zip(parts, purged, strict=True):
+            if args.mode == VRANGE_VOLATILE:
+                details = {"behavior": args.behavior, "tid": tid}
+                self._journal.record("mark", space, [span], **details, **vote)
+            else:
+                self._journal.record("unmark", space, [span], purged=lost, tid=tid, **vote)
 
     def _part(self, handle: Handle, piece: Piece) -> Part:
         """The bytes that ``piece`` maps, if the caller may mark them."""

@@ -16,12 +16,16 @@ from vfs_volatile.abi import ioctls, xattrs
 from vfs_volatile.abi.ioctls import FvrangeArgs, FvrangeInfo, FvrangeVec
 from vfs_volatile.abi.statistics import Statistics
 from vfs_volatile.core.address_space import AddressSpace, ByteSpan
+from vfs_volatile.core.consent import forbidden
 from vfs_volatile.core.history import Cause
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.fs.addressed import Addressed
 from vfs_volatile.fs.inode import Handle
+from vfs_volatile.fs.journal import Journal
+from vfs_volatile.fs.news import News, blockers_of
 from vfs_volatile.fs.purges import Purges
+from vfs_volatile.fs.ranking import Ranking
 from vfs_volatile.units import PAGE_SIZE, pages_for, parse_size
 
 T = TypeVar("T")
@@ -32,7 +36,9 @@ _COMMANDS = (
     ioctls.FVRANGE_IOC_PURGE,
     ioctls.FVRANGE_IOC_VEC,
 )
-_Setter = Callable[[AddressSpace, str], Awaitable[None]]
+_DIGITS = 20
+"""Of the number of an event."""
+_Setter = Callable[[AddressSpace, str, int], Awaitable[None]]
 
 
 def check_range(args: FvrangeArgs) -> None:
@@ -52,11 +58,21 @@ class Control:
     """The control interface of a mount."""
 
     def __init__(
-        self, memory: Memory, purges: Purges, addressed: Addressed, facts: Mapping[str, str]
+        self,
+        memory: Memory,
+        purges: Purges,
+        addressed: Addressed,
+        journal: Journal,
+        news: News,
+        ranking: Ranking,
+        facts: Mapping[str, str],
     ) -> None:
         self._memory = memory
         self._purges = purges
         self._addressed = addressed
+        self._journal = journal
+        self._news = news
+        self._ranking = ranking
         self._facts = facts
         """What does not change while mounted: the rules, and how processes are followed."""
         self._setters: dict[str, _Setter] = {
@@ -89,11 +105,11 @@ class Control:
         if not handle.writable:
             raise SyscallError(errno.EBADF)
         if command == ioctls.FVRANGE_IOC_VEC:
-            return (await self._vec(space, FvrangeVec.unpack(data))).pack()
+            return (await self._vec(space, FvrangeVec.unpack(data), tid)).pack()
         args = FvrangeArgs.unpack(data)
         match command:
             case ioctls.FVRANGE_IOC_FVRANGE:
-                purged = await self._fvrange(space, args)
+                purged = await self._fvrange(space, args, tid)
             case ioctls.FVRANGE_IOC_PURGE:
                 purged = await self._purge(space, args)
             case _:
@@ -101,13 +117,18 @@ class Control:
                 purged = await self._addressed.mvrange(handle, args, tid)
         return args._replace(purged=purged).pack()
 
-    async def _fvrange(self, space: AddressSpace, args: FvrangeArgs) -> int:
+    async def _fvrange(self, space: AddressSpace, args: FvrangeArgs, tid: int) -> int:
         check_range(args)
+        span = (args.start, args.length)
         if args.mode == ioctls.VRANGE_VOLATILE:
-            return space.mark(args.start, args.length, args.behavior)
-        return await self._purges.unmark([(space, (args.start, args.length))])
+            purged = space.mark(*span, args.behavior)
+            self._journal.record("mark", space, [span], behavior=args.behavior, tid=tid)
+        else:
+            (purged,) = await self._purges.unmark([(space, span)])
+            self._journal.record("unmark", space, [span], purged=purged, tid=tid)
+        return purged
 
-    async def _vec(self, space: AddressSpace, vec: FvrangeVec) -> FvrangeVec:
+    async def _vec(self, space: AddressSpace, vec: FvrangeVec, tid: int) -> FvrangeVec:
         """FVRANGE for many ranges, all or nothing and at one moment."""
         if vec.reserved or vec.count != len(vec.ranges):
             raise SyscallError(errno.EINVAL)
@@ -120,7 +141,17 @@ class Control:
             (start, length, self._fvrange_now(space, start, length, vec))
             for start, length, _ in vec.ranges
         ]
+        if done:
+            self._record_vec(space, replace(vec, ranges=done), tid)
         return replace(vec, ranges=done)
+
+    def _record_vec(self, space: AddressSpace, vec: FvrangeVec, tid: int) -> None:
+        spans = [(start, length) for start, length, _ in vec.ranges]
+        if vec.mode == ioctls.VRANGE_VOLATILE:
+            self._journal.record("mark", space, spans, behavior=vec.behavior, tid=tid)
+        else:
+            purged = sum(purged for *_, purged in vec.ranges)
+            self._journal.record("unmark", space, spans, purged=purged, tid=tid)
 
     @staticmethod
     def _fvrange_now(space: AddressSpace, start: int, length: int, vec: FvrangeVec) -> int:
@@ -136,27 +167,30 @@ class Control:
 
     # ---- extended attributes of a file ----
 
-    async def set_file_xattr(self, space: AddressSpace, name: str, value: bytes) -> None:
+    async def set_file_xattr(self, space: AddressSpace, name: str, value: bytes, tid: int) -> None:
         """Raises SyscallError: EINVAL (syntax), EPERM (read-only), EOPNOTSUPP (no such)."""
         if name in self._setters:
-            await self._setters[name](space, _text(value))
-        elif name in self._getters:
+            await self._setters[name](space, _text(value), tid)
+        elif name in self._getters or name == xattrs.BLOCKERS:
             raise SyscallError(errno.EPERM)
         else:
             raise SyscallError(errno.EOPNOTSUPP)
 
     async def get_file_xattr(self, space: AddressSpace, name: str) -> bytes:
         """Raises SyscallError(ENODATA) for what cannot be read."""
+        if name == xattrs.BLOCKERS:
+            found = await self._purges.looks.objections([space])
+            return json.dumps(blockers_of(found[space.ino], forbidden(found[space.ino]))).encode()
         if name not in self._getters:
             raise SyscallError(errno.ENODATA)
         self._addressed.catch_up()
         await self._purges.wait_for_purges(space)
         return xattrs.format_ranges(self._getters[name](space)).encode()
 
-    async def remove_file_xattr(self, space: AddressSpace, name: str) -> None:
+    async def remove_file_xattr(self, space: AddressSpace, name: str, tid: int) -> None:
         """Unmark the whole file, or acknowledge what was lost. Raises SyscallError."""
         if name == xattrs.VOLATILE:
-            await self._purges.unmark([(space, (0, 0))], record_lost=True)
+            await self._unmark(space, [(0, 0)], tid)
         elif name == xattrs.LOST:
             space.acknowledge_lost()
         elif name == xattrs.PURGED:
@@ -164,40 +198,53 @@ class Control:
         else:
             raise SyscallError(errno.ENODATA)
 
-    async def _set_volatile(self, space: AddressSpace, text: str) -> None:
+    async def _set_volatile(self, space: AddressSpace, text: str, tid: int) -> None:
         spans, behavior = _parse(xattrs.parse_mark, text)
         for span in spans:
             space.mark(*span, behavior)
+        self._journal.record("mark", space, spans, behavior=behavior, tid=tid)
 
-    async def _set_nonvolatile(self, space: AddressSpace, text: str) -> None:
-        parts = [(space, span) for span in _parse(xattrs.parse_ranges, text)]
-        await self._purges.unmark(parts, record_lost=True)
+    async def _set_nonvolatile(self, space: AddressSpace, text: str, tid: int) -> None:
+        await self._unmark(space, _parse(xattrs.parse_ranges, text), tid)
 
-    async def _set_purge(self, space: AddressSpace, text: str) -> None:
+    async def _unmark(self, space: AddressSpace, spans: list[ByteSpan], tid: int) -> None:
+        parts = [(space, span) for span in spans]
+        purged = sum(await self._purges.unmark(parts, record_lost=True))
+        self._journal.record("unmark", space, spans, purged=purged, tid=tid)
+
+    async def _set_purge(self, space: AddressSpace, text: str, tid: int) -> None:
         await self._purges.purge(space, _parse(xattrs.parse_ranges, text))
 
     # ---- extended attributes of the mount's root ----
 
-    async def set_mount_xattr(self, name: str, value: bytes) -> None:
+    async def set_mount_xattr(self, name: str, value: bytes, tid: int) -> None:
         """Raises SyscallError: EINVAL (syntax), EPERM (read-only), EOPNOTSUPP (no such)."""
         text = _text(value)
         if name == xattrs.BUDGET:
             self._memory.set_budget(_parse(parse_size, text) // PAGE_SIZE)
+            budget = self._memory.budget_pages * PAGE_SIZE
+            self._journal.record("budget", bytes=budget, tid=tid)
         elif name == xattrs.MOUNT_PURGE:
             wanted = self._memory.resident if text == "all" else pages_for(_parse(parse_size, text))
             goal = self._memory.resident - wanted
             await self._purges.reclaim(lambda: self._memory.resident - goal, Cause.REQUEST)
-        elif name == xattrs.STATS or name in xattrs.MOUNT_VALUES:
+        elif name == xattrs.STATS or name in xattrs.MOUNT_VALUES or is_private(name):
             raise SyscallError(errno.EPERM)
         else:
             raise SyscallError(errno.EOPNOTSUPP)
 
-    def get_mount_xattr(self, name: str) -> bytes:
+    async def get_mount_xattr(self, name: str) -> bytes:
         """Raises SyscallError(ENODATA) for what cannot be read."""
         if name == xattrs.STATS:
             return json.dumps(self._report()).encode()
         if name in xattrs.MOUNT_VALUES:
             return str(getattr(self.statistics(), xattrs.MOUNT_VALUES[name])).encode()
+        if name == xattrs.FILES:
+            return await self._ranking.largest()
+        if name == xattrs.BLOCKED:
+            return self._news.blocked()
+        if name.startswith(xattrs.EVENTS_FROM):
+            return self._journal.after(_parse(_number, name.removeprefix(xattrs.EVENTS_FROM)))
         raise SyscallError(errno.ENODATA)
 
     def statistics(self) -> Statistics:
@@ -215,8 +262,8 @@ class Control:
             blocked_purges=purges.blocked,
             pressure_events=purges.history.pressure_events,
             pressure_elsewhere=purges.history.pressure_elsewhere,
-            looks_at_processes=purges.looks,
-            looks_milliseconds=round(1000 * purges.looks_seconds),
+            looks_at_processes=purges.looks.count,
+            looks_milliseconds=round(1000 * purges.looks.seconds),
         )
 
     def _report(self) -> dict[str, object]:
@@ -236,9 +283,25 @@ class Control:
                 }
                 for purged in self._purges.history.recent
             ],
-            "unreadable_processes": self._purges.unreadable,
+            "unreadable_processes": self._purges.looks.unreadable,
             **self._facts,
         }
+
+
+def is_private(name: str) -> bool:
+    """Does this attribute tell the names of files or who uses them, so to owners alone?"""
+    return name.startswith(xattrs.EVENTS_FROM) or name in (
+        xattrs.BLOCKED,
+        xattrs.FILES,
+        xattrs.BLOCKERS,
+    )
+
+
+def _number(text: str) -> int:
+    """Raises ValueError unless ``text`` is digits alone."""
+    if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS):
+        raise ValueError
+    return int(text)
 
 
 def _text(value: bytes) -> str:

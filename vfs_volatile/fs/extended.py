@@ -13,6 +13,7 @@ from pyfuse3 import InodeT, RequestContext, XAttrNameT
 from vfs_volatile.abi import xattrs
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.fs.answers import Answers, space_of
+from vfs_volatile.fs.control import is_private
 from vfs_volatile.fs.inode import Inode
 from vfs_volatile.fs.tree import ROOT
 
@@ -26,9 +27,11 @@ class ExtendedAttributes(Answers):
         found = self._tree.get(inode)
         if (mount := _mount_name(found, name)) is not None:
             self._require_owner(found, ctx)
-            await self._control.set_mount_xattr(mount, value)
+            await self._control.set_mount_xattr(mount, value, ctx.pid)
         elif (own := _file_name(name)) is not None:
-            await self._control.set_file_xattr(space_of(found, errno.EOPNOTSUPP), own, value)
+            await self._control.set_file_xattr(
+                space_of(found, errno.EOPNOTSUPP), own, value, ctx.pid
+            )
         else:
             _require_namespace(name)
             found.xattrs[bytes(name)] = value
@@ -37,8 +40,12 @@ class ExtendedAttributes(Answers):
     async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
         found = self._tree.get(inode)
         if (mount := _mount_name(found, name)) is not None:
-            return self._control.get_mount_xattr(mount)
+            if is_private(mount):
+                self._require_owner(found, ctx)
+            return await self._control.get_mount_xattr(mount)
         if (own := _file_name(name)) is not None:
+            if is_private(own):
+                self._require_owner(found, ctx)
             return await self._control.get_file_xattr(space_of(found, errno.ENODATA), own)
         _require_namespace(name)
         try:
@@ -57,7 +64,7 @@ class ExtendedAttributes(Answers):
         if _mount_name(found, name) is not None:
             raise SyscallError(errno.EPERM)
         if (own := _file_name(name)) is not None:
-            await self._control.remove_file_xattr(space_of(found, errno.ENODATA), own)
+            await self._control.remove_file_xattr(space_of(found, errno.ENODATA), own, ctx.pid)
         else:
             _require_namespace(name)
             if found.xattrs.pop(name, None) is None:
@@ -65,8 +72,8 @@ class ExtendedAttributes(Answers):
             found.touch_changed()
 
     @staticmethod
-    def _require_owner(root: Inode, ctx: RequestContext) -> None:
-        if ctx.uid not in (0, os.getuid(), root.uid):
+    def _require_owner(inode: Inode, ctx: RequestContext) -> None:
+        if ctx.uid not in (0, os.getuid(), inode.uid):
             raise SyscallError(errno.EPERM)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from itertools import count
@@ -147,6 +148,12 @@ class Inode:
             at = dentry.directory.inode
         parts.reverse()
         return b"/".join(parts) if parts else None
+
+    @property
+    def path_text(self) -> str | None:
+        """The path as text."""
+        path = self.path
+        return None if path is None else os.fsdecode(path)
 
     def named(self, dentry: Dentry) -> None:
         """It has a name more."""

@@ -18,24 +18,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import NamedTuple
 
 import trio
 from pyroaring import BitMap
 
 from vfs_volatile.core.address_space import AddressSpace, ByteSpan
-from vfs_volatile.core.consent import Mapper, forbidden
+from vfs_volatile.core.consent import Objection, forbidden
 from vfs_volatile.core.history import Cause, History
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import PageSpan, page_set, runs
 from vfs_volatile.core.reclaim import Round, Victim, still_allowed
-from vfs_volatile.core.semantics import Semantics
 from vfs_volatile.core.volatility import Drain
-from vfs_volatile.fs.electorate import Electorate
 from vfs_volatile.fs.inode import Inode
-from vfs_volatile.fs.polls import Polls
-from vfs_volatile.processes.mappings import Mappers, MappingScanner
+from vfs_volatile.fs.looks import Looks
+from vfs_volatile.fs.news import News
 from vfs_volatile.units import PAGE_SIZE
 
 log = logging.getLogger(__name__)
@@ -70,52 +68,43 @@ class Purges:
     def __init__(
         self,
         memory: Memory,
-        inodes: dict[int, Inode],
         invalidate: Invalidate,
-        rules: Semantics,
-        scanner: MappingScanner,
-        electorate: Electorate,
-        polls: Polls,
+        looks: Looks,
+        news: News,
     ) -> None:
         # -- dependencies --
         self._memory = memory
-        self._inodes = inodes
         self._invalidate = invalidate
-        self._rules = rules
-        self._scanner = scanner
-        self._electorate = electorate
-        self._polls = polls
+        self.looks = looks
+        self._news = news
         # -- mutable --
         self._drain_ended = trio.Event()
         """Replaced by a new one each time it is set."""
         self._running = 0
-        self._look_seconds = 0.0
-        """What the last look at the processes took."""
-        self.looks = 0
-        self.looks_seconds = 0.0
-        """How many looks there were, and what they took together."""
         self.draining = 0
         """Pages that were dropped here, while the kernel may still hold its copy."""
         self._making_room = trio.Lock()
         """One writer at a time looks for room: what it finds serves the others too."""
         self.blocked = 0
         """How often those who map a range kept it from being purged."""
-        self.unreadable: list[int] = []
-        """Processes whose mappings could not be read at the last look."""
         self.history = History()
 
     async def purge(self, space: AddressSpace, spans: list[ByteSpan]) -> None:
         """Purge the volatile pages wholly in ``spans`` now, page-exact, whatever the budget."""
         newest = self._memory.newest_age
-        barred = await self._barred([space])
-        pages = page_set(PageSpan(0, 0))
+        found = (await self.looks.objections([space]))[space.ino]
+        barred = forbidden(found)
+        pages = BitMap()
         for span in spans:
             pages |= page_set(space.span_of(*span))
-        if not pages.isdisjoint(barred[space.ino]):
+        if not pages.isdisjoint(barred):
             self.blocked += 1
-        drain = space.begin_purge(runs(pages - barred[space.ino]), newest)
+            self._news.kept(space, PageSpan(pages.min(), pages.max() + 1), found, Cause.REQUEST)
+        elif not found:
+            self._news.freed(space.ino)
+        drain = space.begin_purge(runs(pages - barred), newest)
         self._record(Cause.REQUEST, [drain])
-        await self._finish([drain])
+        await self._finish([drain], Cause.REQUEST)
 
     async def reclaim(self, need: Callable[[], int], cause: Cause) -> bool:
         """Purge in order until ``need()`` pages is 0 or less, or nothing may be purged.
@@ -124,7 +113,7 @@ class Purges:
         """
         this = Round(self._memory)
         while drains := await self._begin_batch(need(), this, cause):
-            await self._finish(drains)
+            await self._finish(drains, cause)
         return any(this.barred.values())
 
     async def make_room(self, pages: int) -> None:
@@ -140,12 +129,12 @@ class Purges:
                 while drains := await self._begin_batch(
                     self._memory.shortage(pages), this, Cause.WRITER
                 ):
-                    trio.lowlevel.spawn_system_task(self._finish, drains)
+                    trio.lowlevel.spawn_system_task(self._finish, drains, Cause.WRITER)
 
-    async def unmark(self, parts: list[Part], *, record_lost: bool = False) -> int:
-        """NONVOLATILE for ``parts``, all at one moment; the bytes of them that were purged."""
+    async def unmark(self, parts: list[Part], *, record_lost: bool = False) -> list[int]:
+        """NONVOLATILE for ``parts``, all at one moment; the bytes of each that were purged."""
         await self.settle(parts)
-        return sum(space.unmark(*span, record_lost=record_lost) for space, span in parts)
+        return [space.unmark(*span, record_lost=record_lost) for space, span in parts]
 
     async def settle(self, parts: list[Part]) -> None:
         """Return at a moment when ``parts`` may be taken back, at once.
@@ -167,8 +156,8 @@ class Purges:
         Of the inode, not of one open file: the RFC of April 2013 acted on each last fput().
         """
         await self.settle([(space, (0, 0))])
-        if not inode.opens:
-            space.unmark(0, 0)
+        if not inode.opens and space.volatility.pages:
+            self._news.ended(space, space.unmark(0, 0))
 
     async def wait_for_purges(self, space: AddressSpace) -> None:
         """Return when the purges of a file that are under way now have ended.
@@ -194,72 +183,40 @@ class Purges:
     async def _begin_batch(self, need: int, this: Round, cause: Cause) -> list[Drain]:
         """Begin to purge about ``need`` pages; nothing if need is 0 or the round is at its end."""
         batch: list[Victim] = []
-        most = _BATCH_PAGES * min(_MAX_BATCHES, 1 + int(self._look_seconds / _BATCH_SECONDS))
+        most = _BATCH_PAGES * min(_MAX_BATCHES, 1 + int(self.looks.last_seconds / _BATCH_SECONDS))
         while need > 0 and not batch and not this.finished:
             batch = this.choose(min(need, most))
             await trio.lowlevel.checkpoint()
-        this.barred |= await self._barred({victim.entry.space for victim in batch})
-        drains = [self._begin(victim, this.barred) for victim in batch]
+        found = await self.looks.objections({victim.entry.space for victim in batch})
+        this.barred |= {ino: forbidden(objections) for ino, objections in found.items()}
+        drains = [self._begin(victim, this.barred, found, cause) for victim in batch]
         self._record(cause, drains)
         return drains
 
-    async def _barred(self, spaces: Collection[AddressSpace]) -> dict[int, BitMap]:
-        """Inode -> pages that may not be purged, for who mapped them when this was called."""
-        barred = {space.ino: BitMap() for space in spaces}
-        opened = {
-            space.ino: inode.openers
-            for space in spaces
-            if (inode := self._inodes.get(space.ino)) is not None and inode.openers is not None
-        }
-        found = Mappers()
-        if self._rules.looks_at_mappers and opened:
-            started = trio.current_time()
-            found = await trio.to_thread.run_sync(
-                self._scanner.scan, opened, abandon_on_cancel=True
-            )
-            self._look_seconds = trio.current_time() - started
-            self.looks += 1
-            self.looks_seconds += self._look_seconds
-            self.unreadable = sorted(found.unreadable)
-        self._electorate.catch_up()
-        for space in spaces:
-            mappers = found.of(space.ino)
-            if mappers or space.votes.ballots:
-                barred[space.ino] = self._forbidden(space, mappers)
-        return barred
-
-    def _forbidden(self, space: AddressSpace, mappers: list[Mapper]) -> BitMap:
-        inode = self._inodes.get(space.ino)
-        span = space.span_of(0, 0)
-        if self._rules.votes:
-            self._electorate.recognise(space, (mapper.process for mapper in mappers))
-        return forbidden(
-            self._rules,
-            page_set(span),
-            space.volatility.marked(span) if self._rules.votes else BitMap(),
-            mappers,
-            space.votes.ballots,
-            unlinked=inode is not None and inode.nlink == 0,
-        )
-
-    def _begin(self, victim: Victim, barred: dict[int, BitMap]) -> Drain:
+    def _begin(
+        self,
+        victim: Victim,
+        barred: dict[int, BitMap],
+        found: dict[int, list[Objection]],
+        cause: Cause,
+    ) -> Drain:
         space = victim.entry.space
         allowed = still_allowed(victim, barred[space.ino])
         if allowed != victim.spans:
             self.blocked += 1
+            self._news.kept(space, victim.entry.span, found[space.ino], cause)
+        elif not found[space.ino]:
+            self._news.freed(space.ino)
         return space.begin_purge(allowed, victim.entry.age)
 
     def _record(self, cause: Cause, drains: list[Drain]) -> None:
         self.history.record(cause, sum(drain.dropped for drain in drains), time.time())
 
-    async def _finish(self, drains: list[Drain]) -> None:
-        """End purges, and wake those who wait for one of these files to lose pages."""
+    async def _finish(self, drains: list[Drain], cause: Cause) -> None:
+        """End purges, and tell of them."""
         await self._drain(drains)
         for drain in drains:
-            inode = self._inodes.get(drain.space.ino)
-            if inode is not None and drain.purged:
-                inode.purges += 1
-                self._polls.wake(inode.number)
+            self._news.purged(drain, cause)
 
     async def _drain(self, drains: list[Drain]) -> None:
         """Make the kernel drop what the drains hold, then end them."""

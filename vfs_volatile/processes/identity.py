@@ -70,6 +70,18 @@ def identify(pid: int) -> ProcessId | None:
     return process.id if process else None
 
 
+def command_of(pid: int) -> str | None:
+    """The name of the program that process or thread ``pid`` runs, cut to 15 bytes by the kernel.
+
+    None if it has ended.
+    """
+    try:
+        with open(f"/proc/{pid}/comm", "rb") as file:
+            return os.fsdecode(file.read().rstrip(b"\n"))
+    except OSError:
+        return None
+
+
 def process_of_thread(tid: int) -> int | None:
     """The pid of the process that thread ``tid`` belongs to; None if it has ended."""
     try:

@@ -19,13 +19,17 @@ from vfs_volatile.processes.identity import ProcessId, identify, other_threads
 from vfs_volatile.processes.maps import OwnMount, device_name, mapped_pages, parse_maps, read_maps
 from vfs_volatile.processes.openers import Openers
 
-_UNKNOWN = Mapper(None, PageSpan(0, LAST_PAGE), private=True)
 _MAX_PASSES = 20
 _PATIENCE = 5
 _PATIENCE_SECONDS = 0.01
 
 Opened = Mapping[int, Openers]
 """Inode -> who opened it: the files to look for."""
+
+
+def _unknown(pid: int | None = None) -> Mapper:
+    """What a process may have mapped that cannot be looked at."""
+    return Mapper(None, PageSpan(0, LAST_PAGE), private=True, pid=pid)
 
 
 @dataclass
@@ -86,7 +90,7 @@ class MappingScanner:
         found = Mappers()
         for ino, openers in opened.items():
             if openers.unseen:
-                found.add(ino, _UNKNOWN)
+                found.add(ino, _unknown())
         seen = {os.getpid()}  # never maps its own mount
         for _ in range(_MAX_PASSES):
             fresh = {int(name) for name in os.listdir("/proc") if name.isdigit()} - seen
@@ -98,7 +102,7 @@ class MappingScanner:
         # Processes come faster than we can look, and any of them may be a child of a mapper.
         found.unreadable |= fresh
         for ino in opened:
-            found.add(ino, _UNKNOWN)
+            found.add(ino, _unknown())
         return found
 
     def _scan_process(self, pid: int, opened: Opened, found: Mappers) -> None:
@@ -110,7 +114,7 @@ class MappingScanner:
                 self._scan_process(pid, opened, found)
                 return
             for ino in suspects:
-                found.add(ino, _UNKNOWN)
+                found.add(ino, _unknown(pid))
                 found.unreadable.add(pid)
             return
         process = None
@@ -118,7 +122,8 @@ class MappingScanner:
             if ino in opened:
                 process = process or identify(pid)
                 pages = mapped_pages(start, end, offset)
-                found.add(ino, Mapper(process, pages, private=not shared))
+                where = (start, end)
+                found.add(ino, Mapper(process, pages, not shared, pid=pid, addresses=where))
 
     def _mappings_of(self, pid: int) -> list[Found]:
         """A process's mappings of our files, also if its first thread has ended before others."""

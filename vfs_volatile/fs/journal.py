@@ -1,0 +1,114 @@
+"""What happened on a mount lately, for whoever watches: a bounded record in memory.
+
+Nothing here decides anything, and nobody waits here: a reader asks for what came after the last
+event it has seen (``user.vfs_volatile.events.N``), and is told how many it has missed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from vfs_volatile.core.address_space import AddressSpace, ByteSpan
+from vfs_volatile.fs.inode import Inode
+
+_KEPT = 8192
+"""Events; each takes half a KiB or less."""
+ANSWER_BYTES = 32 << 10
+"""What one answer holds at most. The kernel takes 64 KiB (XATTR_SIZE_MAX)."""
+
+Kind = Literal["mark", "unmark", "purge", "block", "budget"]
+
+
+class Event(NamedTuple):
+    """One line of the record. Start and length are bytes; of a mount's own event all are 0."""
+
+    time: float
+    kind: Kind
+    ino: int
+    path: bytes | None
+    """At that time, below the root; None for a file without a name."""
+    start: int
+    length: int
+    details: Mapping[str, object]
+    """What this kind has more; ``docs/watching.md`` lists it."""
+
+
+class Journal:
+    """The last events of a mount, numbered from 0."""
+
+    def __init__(self, inodes: Mapping[int, Inode]) -> None:
+        self._inodes = inodes
+        self._mount = time.time_ns()
+        """Tells this mount from another one at the same place."""
+        self._ring: list[Event | None] = [None] * _KEPT
+        # INVARIANT: event n stands in _ring[n % _KEPT] if _next - _KEPT <= n < _next.
+        self._next = 0
+
+    def record(
+        self,
+        kind: Kind,
+        space: AddressSpace | None = None,
+        spans: Sequence[ByteSpan] = ((0, 0),),
+        **details: object,
+    ) -> None:
+        """Something happened to ``spans`` of a file; where they are several, to all at once."""
+        ino, path = 0, None
+        start, length = spans[0]
+        if space is not None:
+            ino = space.ino
+            inode = self._inodes.get(ino)
+            path = inode.path if inode is not None else None
+            if len(spans) > 1:
+                details["ranges"] = len(spans)
+                start, length = _hull(spans)
+            # As far as the file goes; what lies beyond has no pages.
+            length = max(0, min(length or space.size, space.size - start))
+        event = Event(time.time(), kind, ino, path, start, length, details)
+        self._ring[self._next % _KEPT] = event
+        self._next += 1
+
+    def after(self, number: int) -> bytes:
+        """JSON of the events from ``number`` on, as many as fit; beyond the end there are none."""
+        first = min(max(number, self._next - _KEPT), self._next)
+        texts, end = within(map(self._text, range(first, self._next)), ANSWER_BYTES)
+        head = {"mount": self._mount, "next": first + end, "missed": max(0, first - number)}
+        return f'{json.dumps(head)[:-1]}, "events": [{", ".join(texts)}]}}'.encode()
+
+    def _text(self, number: int) -> str:
+        event = self._ring[number % _KEPT]
+        assert event is not None
+        return json.dumps(
+            {
+                "number": number,
+                "time": round(event.time, 6),
+                "event": event.kind,
+                "inode": event.ino,
+                "path": None if event.path is None else os.fsdecode(event.path),
+                "start": event.start,
+                "length": event.length,
+                **event.details,
+            }
+        )
+
+
+def within(texts: Iterable[str], most: int) -> tuple[list[str], int]:
+    """The first of ``texts``, as many as ``most`` characters hold but one at least; how many."""
+    taken: list[str] = []
+    for text in texts:
+        most -= len(text) + 2
+        if most < 0 and taken:
+            break
+        taken.append(text)
+    return taken, len(taken)
+
+
+def _hull(spans: Sequence[ByteSpan]) -> ByteSpan:
+    """The bytes from the first of ``spans`` to the last; length 0 if one is open at its end."""
+    start = min(start for start, _ in spans)
+    if not all(length for _, length in spans):
+        return start, 0
+    return start, max(start + length for start, length in spans) - start

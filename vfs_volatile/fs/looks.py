@@ -1,0 +1,80 @@
+"""Looks at the mappings of all processes, to learn who forbids a purge."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import trio
+from pyroaring import BitMap
+
+from vfs_volatile.core.address_space import AddressSpace
+from vfs_volatile.core.consent import Mapper, Objection, objections
+from vfs_volatile.core.pages import page_set
+from vfs_volatile.core.semantics import Semantics
+from vfs_volatile.fs.electorate import Electorate
+from vfs_volatile.fs.inode import Inode
+from vfs_volatile.processes.mappings import Mappers, MappingScanner
+
+
+class Looks:
+    """What the rules say of those who map a file, or have voted on it."""
+
+    def __init__(
+        self,
+        inodes: Mapping[int, Inode],
+        rules: Semantics,
+        scanner: MappingScanner,
+        electorate: Electorate,
+    ) -> None:
+        # -- dependencies --
+        self._inodes = inodes
+        self._rules = rules
+        self._scanner = scanner
+        self._electorate = electorate
+        # -- mutable --
+        self.count = 0
+        self.seconds = 0.0
+        """How many looks there were, and what they took together."""
+        self.last_seconds = 0.0
+        self.unreadable: list[int] = []
+        """Processes whose mappings could not be read at the last look."""
+
+    async def objections(self, spaces: Collection[AddressSpace]) -> dict[int, list[Objection]]:
+        """Inode -> why pages may not be purged, for who mapped them when this was called.
+
+        Only of files that are open: nobody has others mapped.
+        """
+        opened = {
+            space.ino: inode.openers
+            for space in spaces
+            if (inode := self._inodes.get(space.ino)) is not None and inode.openers is not None
+        }
+        found = Mappers()
+        if self._rules.looks_at_mappers and opened:
+            started = trio.current_time()
+            found = await trio.to_thread.run_sync(
+                self._scanner.scan, opened, abandon_on_cancel=True
+            )
+            self.last_seconds = trio.current_time() - started
+            self.count += 1
+            self.seconds += self.last_seconds
+            self.unreadable = sorted(found.unreadable)
+        self._electorate.catch_up()
+        return {space.ino: self._objections(space, found.of(space.ino)) for space in spaces}
+
+    def _objections(self, space: AddressSpace, mappers: list[Mapper]) -> list[Objection]:
+        if not mappers and not space.votes.ballots:
+            return []
+        inode = self._inodes.get(space.ino)
+        span = space.span_of(0, 0)
+        if self._rules.votes:
+            self._electorate.recognise(space, (mapper.process for mapper in mappers))
+        found = objections(
+            self._rules,
+            page_set(span),
+            space.volatility.marked(span) if self._rules.votes else BitMap(),
+            mappers,
+            space.votes.ballots,
+            unlinked=inode is not None and inode.nlink == 0,
+        )
+        return [objection for objection in found if objection.pages]
