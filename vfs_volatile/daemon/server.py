@@ -17,6 +17,7 @@ import pyfuse3
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.semantics import Semantics
 from vfs_volatile.daemon.config import MountConfig
+from vfs_volatile.daemon.guardian import start_guardian
 from vfs_volatile.daemon.pressure import PressureGuard
 from vfs_volatile.daemon.psi import Triggers
 from vfs_volatile.daemon.purger import Purger
@@ -82,6 +83,7 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
     operations = Operations(rules, tree, memory, control, purges, polls)
     _mount(operations, config)
     try:
+        start_guardian(own.numbers[1])
         async with trio.open_nursery() as nursery:
             shim.install(operations, nursery.start_soon)
             purging = trio.CancelScope()
