@@ -33,7 +33,7 @@ bench: can-mount setup ## measure, beside tmpfs
 lock: ## resolve the Python packages anew into requirements.lock
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet $(UV)
-	build/lock/bin/uv pip compile pyproject.toml --group dev --upgrade --universal \
+	build/lock/bin/uv pip compile pyproject.toml --all-extras --group dev --upgrade --universal \
 	    --python-version 3.11 --generate-hashes --quiet --no-config \
 	    --custom-compile-command 'make lock' --output-file requirements.lock
 

@@ -14,7 +14,7 @@ import pytest
 from vfs_volatile.cli import launch, main, mount, mount_checks
 from vfs_volatile.cli.mount_options import parse_mount_options
 from vfs_volatile.core.semantics import PRESETS, Semantics
-from vfs_volatile.daemon.config import MountConfig
+from vfs_volatile.daemon.config import Address, MountConfig, parse_address
 from vfs_volatile.errors import UsageError, UserError
 from vfs_volatile.mountinfo import Mount, find_mount, parse_mount, read_mounts
 from vfs_volatile.units import parse_size
@@ -68,6 +68,8 @@ def fails(capsys: pytest.CaptureFixture[str]) -> Fails:
         ("mark f 18446744073709551615 1", "64 bits"),
         ("mark f 16777216T 0", "64 bits"),
         ("mark f --zero --sigbus", "contradict"),
+        ("mount d --metrics 9100", "HOST:PORT"),
+        ("mount d -o metrics=:x", "HOST:PORT"),
         ("mark f --priority 8", "--priority"),
         ("mark f --priority -1", "--priority"),
         ("mark f --priority x", "--priority"),
@@ -218,6 +220,27 @@ def test_long_options_and_dash_o_say_the_same(monkeypatch: pytest.MonkeyPatch) -
     assert by_long == MountConfig("/usr", 1 << 20, 2 << 30, "zero", KEEP, True, passed_on, True)
 
 
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        (":9100", "127.0.0.1", 9100),
+        ("0.0.0.0:0", "0.0.0.0", 0),
+        ("example.org:65535", "example.org", 65535),
+        ("[::1]:9100", "::1", 9100),
+    ],
+)
+def test_addresses(text: str, host: str, port: int) -> None:
+    address = parse_address(text)
+    assert address == (host, port)
+    assert parse_address(str(address)) == address
+
+
+@pytest.mark.parametrize("text", ["", "9100", "::1:9100", "host:", "host:x", ":65536", ":-1", ":²"])
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(ValueError, match="HOST:PORT"):
+        parse_address(text)
+
+
 def test_a_preset_and_a_rule_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     stultz = config_of(monkeypatch, "/usr", "--semantics", "stultz", "-o", "private=block")
     assert stultz.semantics == Semantics("shared", "block", "last-close", "veto")
@@ -230,7 +253,20 @@ def test_the_last_of_a_repeated_option_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["x", "size", "size=", "size=x", "access=", "access=x", "private=full", "RO", "ro=1"]
+    "text",
+    [
+        "x",
+        "size",
+        "size=",
+        "size=x",
+        "access=",
+        "access=x",
+        "private=full",
+        "RO",
+        "ro=1",
+        "metrics",
+        "pressure=1",
+    ],
 )
 def test_wrong_mount_options_are_usage_errors(text: str) -> None:
     with pytest.raises(UsageError, match="; "):
@@ -238,7 +274,9 @@ def test_wrong_mount_options_are_usage_errors(text: str) -> None:
 
 
 def test_the_daemon_is_started_with_the_same_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = MountConfig("/usr", 4096, 8192, "zero", KEEP, True, ("ro", "nosuid"), True)
+    config = MountConfig(
+        "/usr", 4096, 8192, "zero", KEEP, True, ("ro", "nosuid"), True, Address("::1", 0)
+    )
     arguments = mount._arguments(config)
     assert arguments[0] == "mount"
     served: list[MountConfig] = []

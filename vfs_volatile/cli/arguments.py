@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from vfs_volatile.abi.ioctls import U64_MAX
+from vfs_volatile.daemon.config import Address, parse_address
 from vfs_volatile.errors import UsageError
 from vfs_volatile.units import parse_size
 
@@ -29,6 +30,14 @@ def offset(text: str) -> int:
     if "%" in text:
         raise typer.BadParameter(f"'{text}' is a share of memory; write bytes, or a K, M, G or T")
     return size(text)
+
+
+def address(text: str) -> Address:
+    """(host, port) of an ADDR argument."""
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def span(start: int | None, length: int | None) -> tuple[int, int]:

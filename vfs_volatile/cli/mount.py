@@ -7,7 +7,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from vfs_volatile.cli.arguments import examples, size
+from vfs_volatile.cli.arguments import address, examples, size
 from vfs_volatile.cli.mount_options import parse_mount_options
 from vfs_volatile.core.semantics import (
     Conflict,
@@ -17,7 +17,7 @@ from vfs_volatile.core.semantics import (
     Private,
     semantics_of,
 )
-from vfs_volatile.daemon.config import Access, MountConfig
+from vfs_volatile.daemon.config import Access, Address, MountConfig
 from vfs_volatile.errors import UsageError
 from vfs_volatile.units import PAGE_SIZE, parse_size
 
@@ -88,6 +88,14 @@ def mount(
             help="Purge below the budget too, while the machine or the cgroup is short of memory.",
         ),
     ] = False,
+    metrics: Annotated[
+        Address | None,
+        typer.Option(
+            parser=address,
+            metavar="ADDR",
+            help="Serve metrics for Prometheus at HOST:PORT, or :PORT of this machine alone.",
+        ),
+    ] = None,
     allow_other: Annotated[bool, typer.Option("--allow-other", help="Let other users in.")] = False,
     foreground: Annotated[
         bool, typer.Option("--foreground", "-f", help="Stay; say 'ready DIR' on stdout.")
@@ -120,6 +128,7 @@ def mount(
         allow_other=allow_other or also.allow_other,
         pressure=pressure or also.pressure,
         mount_options=tuple(also.passed_on),
+        metrics=_one("metrics", metrics, also.metrics, None),
     )
     if config.size < PAGE_SIZE:
         raise UsageError(f"--size {config.size} holds no page; give at least {PAGE_SIZE}")
@@ -178,6 +187,8 @@ def _arguments(config: MountConfig) -> list[str]:
         arguments.append("--allow-other")
     if config.pressure:
         arguments.append("--pressure")
+    if config.metrics:
+        arguments += ["--metrics", str(config.metrics)]
     if config.mount_options:
         arguments += ["-o", ",".join(config.mount_options)]
     return arguments

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from vfs_volatile.core.semantics import Conflict, Lifetime, Mvrange, Preset, Private
-from vfs_volatile.daemon.config import Access
+from vfs_volatile.daemon.config import Access, Address, parse_address
 from vfs_volatile.errors import UsageError
 from vfs_volatile.units import parse_size
 
@@ -49,6 +49,7 @@ class MountOptions:
     conflict: Conflict | None = None
     allow_other: bool = False
     pressure: bool = False
+    metrics: Address | None = None
     passed_on: list[str] = field(default_factory=list)
 
 
@@ -62,6 +63,8 @@ def parse_mount_options(texts: list[str]) -> MountOptions:
         name, _, value = item.partition("=")
         if name in ("budget", "size") and item != name:
             setattr(options, name, _size(item, value))
+        elif name == "metrics" and item != name:
+            options.metrics = _address(item, value)
         elif name in CHOICES and item != name:
             setattr(options, name, _choice(item, CHOICES[name], value))
         elif item in FLAGS:
@@ -70,8 +73,8 @@ def parse_mount_options(texts: list[str]) -> MountOptions:
             options.passed_on.append(item)
         elif item and item not in IGNORED and not item.startswith("x-"):
             raise UsageError(
-                f"-o: unknown option '{item}'; known are budget=, size=, {'=, '.join(CHOICES)}=,"
-                f" {', '.join((*FLAGS, *sorted(PASSED_ON)))}"
+                f"-o: unknown option '{item}'; known are budget=, size=, metrics=,"
+                f" {'=, '.join(CHOICES)}=, {', '.join((*FLAGS, *sorted(PASSED_ON)))}"
             )
     return options
 
@@ -79,6 +82,13 @@ def parse_mount_options(texts: list[str]) -> MountOptions:
 def _size(item: str, value: str) -> int:
     try:
         return parse_size(value)
+    except ValueError as error:
+        raise UsageError(f"-o {item}: {error}") from None
+
+
+def _address(item: str, value: str) -> Address:
+    try:
+        return parse_address(value)
     except ValueError as error:
         raise UsageError(f"-o {item}: {error}") from None
 

@@ -3,12 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from vfs_volatile.core.semantics import PRESETS, Semantics
 
 Access = Literal["sigbus", "zero"]
 """What touching a purged page does where its mark says neither ZERO nor SIGBUS."""
+
+
+class Address(NamedTuple):
+    """Where to listen on TCP. Port 0: any that is free."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        """As parse_address() takes it."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(text: str) -> Address:
+    """The address meant by ``HOST:PORT``, ``[IPV6]:PORT`` or ``:PORT``, on loopback if so.
+
+    Raises ValueError for anything else.
+    """
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        colon = ""
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(
+            f"'{text}' is no address; write HOST:PORT, or :PORT for this machine alone"
+        )
+    return Address(host or "127.0.0.1", int(port))
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +57,5 @@ class MountConfig:
     """Options of mount(8) for libfuse, such as ``ro`` or ``nosuid``."""
     pressure: bool = False
     """Purge below the budget too, when the kernel tells of a shortage of memory?"""
+    metrics: Address | None = None
+    """Where Prometheus may ask for metrics."""

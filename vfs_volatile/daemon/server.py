@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -16,7 +17,7 @@ import pyfuse3
 
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.semantics import Semantics
-from vfs_volatile.daemon.config import MountConfig
+from vfs_volatile.daemon.config import Address, MountConfig
 from vfs_volatile.daemon.guardian import start_guardian
 from vfs_volatile.daemon.pressure import PressureGuard
 from vfs_volatile.daemon.psi import Triggers
@@ -39,6 +40,9 @@ from vfs_volatile.processes.maps import OwnMount
 from vfs_volatile.store.arena import Arena
 from vfs_volatile.units import PAGE_SIZE
 
+if TYPE_CHECKING:
+    from vfs_volatile.daemon.metrics import MetricsServer
+
 FSNAME = "vfs-volatile"
 
 _MAX_TASKS = 10_000
@@ -59,6 +63,7 @@ def serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
 
 async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
     triggers = Triggers() if config.pressure else None
+    metrics = _metrics_server(config.metrics) if config.metrics else None
     purger = Purger()
     memory = Memory(
         config.size // PAGE_SIZE,
@@ -79,7 +84,8 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
     addressed = Addressed(own, rules, tree.inodes, purges, electorate, journal)
     ranking = Ranking(tree.inodes)
     facts = _facts(rules, electorate, triggers)
-    control = Control(memory, purges, addressed, journal, news, ranking, facts)
+    where = {"metrics": metrics.url} if metrics is not None else {}
+    control = Control(memory, purges, addressed, journal, news, ranking, facts | where)
     operations = Operations(rules, tree, memory, control, purges, polls)
     _mount(operations, config)
     try:
@@ -90,6 +96,8 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
             nursery.start_soon(_keep_in_limits, memory, purges, purger, triggers, purging)
             nursery.start_soon(electorate.follow)
             await nursery.start(_stop_on_signal, purges, purging)
+            if metrics is not None:
+                metrics.tell(control, purges, {"mountpoint": config.mountpoint, **facts})
             on_ready()
             await pyfuse3.main(max_tasks=_MAX_TASKS)
             nursery.cancel_scope.cancel()
@@ -138,6 +146,17 @@ async def _stop_on_signal(
             with trio.move_on_after(_STOP_SECONDS):
                 await purges.wait_idle()
             pyfuse3.terminate()
+
+
+def _metrics_server(address: Address) -> MetricsServer:
+    """Raises UserError if it cannot be had."""
+    try:
+        from vfs_volatile.daemon.metrics import MetricsServer  # here: an extra, and slow to load
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"--metrics: {error.name} is missing; install it with: pip install prometheus-client"
+        ) from None
+    return MetricsServer(address)
 
 
 def _facts(rules: Semantics, electorate: Electorate, triggers: Triggers | None) -> dict[str, str]:

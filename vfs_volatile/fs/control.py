@@ -262,8 +262,8 @@ class Control:
             blocked_purges=purges.blocked,
             pressure_events=purges.history.pressure_events,
             pressure_elsewhere=purges.history.pressure_elsewhere,
-            looks_at_processes=purges.looks.count,
-            looks_milliseconds=round(1000 * purges.looks.seconds),
+            looks_at_processes=purges.looks.durations.count,
+            looks_milliseconds=round(1000 * purges.looks.durations.seconds),
         )
 
     def _report(self) -> dict[str, object]:

@@ -9,6 +9,7 @@ from pyroaring import BitMap
 
 from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.consent import Mapper, Objection, objections
+from vfs_volatile.core.durations import Durations
 from vfs_volatile.core.pages import page_set
 from vfs_volatile.core.semantics import Semantics
 from vfs_volatile.fs.electorate import Electorate
@@ -32,9 +33,7 @@ class Looks:
         self._scanner = scanner
         self._electorate = electorate
         # -- mutable --
-        self.count = 0
-        self.seconds = 0.0
-        """How many looks there were, and what they took together."""
+        self.durations = Durations()
         self.last_seconds = 0.0
         self.unreadable: list[int] = []
         """Processes whose mappings could not be read at the last look."""
@@ -56,8 +55,7 @@ class Looks:
                 self._scanner.scan, opened, abandon_on_cancel=True
             )
             self.last_seconds = trio.current_time() - started
-            self.count += 1
-            self.seconds += self.last_seconds
+            self.durations.add(self.last_seconds)
             self.unreadable = sorted(found.unreadable)
         self._electorate.catch_up()
         return {space.ino: self._objections(space, found.of(space.ino)) for space in spaces}

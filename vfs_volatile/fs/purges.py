@@ -26,6 +26,7 @@ from pyroaring import BitMap
 
 from vfs_volatile.core.address_space import AddressSpace, ByteSpan
 from vfs_volatile.core.consent import Objection, forbidden
+from vfs_volatile.core.durations import Durations
 from vfs_volatile.core.history import Cause, History
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import PageSpan, page_set, runs
@@ -81,6 +82,8 @@ class Purges:
         self._drain_ended = trio.Event()
         """Replaced by a new one each time it is set."""
         self._running = 0
+        self.drops = Durations()
+        """From dropping pages here until the kernel has dropped its copy."""
         self.draining = 0
         """Pages that were dropped here, while the kernel may still hold its copy."""
         self._making_room = trio.Lock()
@@ -227,10 +230,13 @@ class Purges:
         ]
         dropped = sum(drain.dropped for drain in drains)
         self.draining += dropped
+        started = trio.current_time()
         try:
             await self._notify(notices)
         finally:
             self.draining -= dropped
+            if notices:
+                self.drops.add(trio.current_time() - started)
             for drain in drains:
                 drain.space.end_purge(drain)
             self._announce()
