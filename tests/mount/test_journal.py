@@ -161,7 +161,8 @@ def test_a_block_says_who_and_why(fs: Mount, file: VFile, reader: Reader) -> Non
     reader.events()
     file.purge(0, 2 * PAGE)
     block, purge = reader.events()
-    assert (block["event"], block["path"], block["length"]) == ("block", "file", 2 * PAGE)
+    assert (block["event"], block["path"]) == ("block", "file")
+    assert (block["start"], block["length"]) == (PAGE, PAGE)
     (by,) = block["by"]
     start, end = by.pop("addresses")
     assert end - start == 2 * PAGE
@@ -179,6 +180,20 @@ def test_a_block_says_who_and_why(fs: Mount, file: VFile, reader: Reader) -> Non
     actor.unmap()
     file.purge()
     assert json.loads(os.getxattr(fs.path, "user.vfs_volatile.blocked")) == []
+
+
+def test_what_is_not_volatile_or_is_gone_already_is_not_blocked(
+    fs: Mount, file: VFile, reader: Reader
+) -> None:
+    file.mark(0, 2 * PAGE)
+    file.purge(0, PAGE)
+    reader.events()
+    before = fs.stats()["blocked_purges"]
+    fs.actor(file, "r").map("private", "r", 0, 1)
+    fs.actor(file, "r").map("private", "r", 2, 2)
+    file.purge()
+    assert reader.brief() == [("purge", "file", 1, 1)]
+    assert fs.stats()["blocked_purges"] == before
 
 
 def test_a_purger_that_tries_again_does_not_repeat_itself(mount: MountFactory) -> None:

@@ -135,13 +135,14 @@ def test_an_answer_is_bounded_and_the_next_goes_on(stage: Stage) -> None:
         stage.journal.record("mark", space)
     assert len(stage.journal.after(0)) <= 32 << 10
     assert stage.read()["next"] == len(stage.read()["events"]) < 50
+    assert stage.read()["more"]
     assert len(stage.events()) == 50
 
 
 def test_beyond_the_end_there_is_nothing_yet(stage: Stage) -> None:
     stage.journal.record("budget")
     mount = stage.read()["mount"]
-    nothing = {"mount": mount, "next": 1, "missed": 0, "events": []}
+    nothing = {"mount": mount, "next": 1, "more": False, "missed": 0, "events": []}
     assert stage.read(1) == stage.read(10**18) == nothing
 
 

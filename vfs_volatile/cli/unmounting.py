@@ -7,12 +7,15 @@ import json
 import os
 import select
 import subprocess
+import time
 
 from vfs_volatile.abi import xattrs
 from vfs_volatile.cli.launch import ANSWER_LIMIT, within
 from vfs_volatile.errors import UserError
 from vfs_volatile.mountinfo import FSTYPE, find_mount
 
+_BUSY_LIMIT = 0.5
+"""Seconds for those to finish who are only looking at the mount, as whoever watches it does."""
 END_LIMIT = 10.0
 """Seconds for the daemon to end after its mount has gone."""
 
@@ -66,21 +69,11 @@ def _run_umount(directory: str, mountpoint: str, *, dead: bool) -> None:
     command = ["umount"] if os.geteuid() == 0 else ["fusermount3", "-u"]
     if dead:
         command.append("-l" if command[0] == "umount" else "-z")
-    try:
-        done = subprocess.run(
-            [*command, mountpoint],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            env={**os.environ, "LC_ALL": "C"},  # its words are read below
-            check=False,
-        )
-    except FileNotFoundError:
-        package = "util-linux" if command[0] == "umount" else "fuse3"
-        raise UserError(
-            f"{command[0]} is missing; install it with: apt install {package}"
-        ) from None
+    deadline = time.monotonic() + _BUSY_LIMIT
+    done = _run([*command, mountpoint])
+    while "busy" in done.stderr and time.monotonic() < deadline:
+        time.sleep(_BUSY_LIMIT / 10)
+        done = _run([*command, mountpoint])
     if done.returncode == 0:
         return
     if "busy" in done.stderr:
@@ -90,3 +83,22 @@ def _run_umount(directory: str, mountpoint: str, *, dead: bool) -> None:
         )
     said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
     raise UserError(f"{directory}: {said}; unmount it as the user who mounted it, or as root")
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """What became of ``umount`` or ``fusermount3``, and what it said. Raises UserError."""
+    try:
+        return subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env={**os.environ, "LC_ALL": "C"},  # its words are read
+            check=False,
+        )
+    except FileNotFoundError:
+        package = "util-linux" if command[0] == "umount" else "fuse3"
+        raise UserError(
+            f"{command[0]} is missing; install it with: apt install {package}"
+        ) from None

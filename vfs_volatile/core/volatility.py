@@ -108,6 +108,15 @@ class Volatility:
                 pages |= page_set(entry.span.clip(span))
         return pages
 
+    def still_to_lose(self, pages: BitMap) -> BitMap:
+        """Those of ``pages`` that are volatile and not purged."""
+        volatile = BitMap()
+        if pages:
+            span = PageSpan(pages.min(), pages.max() + 1)
+            for entry in self.ranges.overlapping(span):
+                volatile |= page_set(entry.span)
+        return (pages & volatile) - self.purged
+
     def run_from(self, page: int) -> tuple[PageSpan, int, int] | None:
         """The first run that ends after ``page``, its behavior and state: one range, one state."""
         for entry in self.ranges.from_page(page):

@@ -75,7 +75,12 @@ class Journal:
         """JSON of the events from ``number`` on, as many as fit; beyond the end there are none."""
         first = min(max(number, self._next - _KEPT), self._next)
         texts, end = within(map(self._text, range(first, self._next)), ANSWER_BYTES)
-        head = {"mount": self._mount, "next": first + end, "missed": max(0, first - number)}
+        head = {
+            "mount": self._mount,
+            "next": first + end,
+            "more": first + end < self._next,
+            "missed": max(0, first - number),
+        }
         return f'{json.dumps(head)[:-1]}, "events": [{", ".join(texts)}]}}'.encode()
 
     def _text(self, number: int) -> str:

@@ -100,9 +100,9 @@ class Purges:
         pages = BitMap()
         for span in spans:
             pages |= page_set(space.span_of(*span))
-        if not pages.isdisjoint(barred):
+        if kept := space.volatility.still_to_lose(pages & barred):
             self.blocked += 1
-            self._news.kept(space, PageSpan(pages.min(), pages.max() + 1), found, Cause.REQUEST)
+            self._news.kept(space, PageSpan(kept.min(), kept.max() + 1), found, Cause.REQUEST)
         elif not found:
             self._news.freed(space.ino)
         drain = space.begin_purge(runs(pages - barred), newest)

@@ -1,0 +1,100 @@
+"""What the root of a mount tells those who watch it, read so that nothing is in anybody's way.
+
+Only extended attributes of the root are read, by path and one at a time: no file of the mount is
+held open, so it can be unmounted, and nobody waits in the daemon.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from typing import Any, NamedTuple
+
+from vfs_volatile.abi import xattrs
+from vfs_volatile.errors import UserError
+
+Event = dict[str, Any]
+"""One event, as ``docs/watching.md`` describes it."""
+
+_BEYOND_ALL = 10**18
+"""A number that no event has: asked from there on, a mount tells where its record ends."""
+
+_GONE = frozenset(
+    (
+        errno.ENOTCONN,  # its daemon has ended
+        errno.ECONNABORTED,  # in the middle of the request
+        errno.ENODATA,  # unmounted: the directory below has no such attribute,
+        errno.EOPNOTSUPP,  # or cannot have one,
+        errno.ENOENT,  # or was removed
+        errno.ENOTDIR,
+    )
+)
+
+
+class MountGoneError(Exception):
+    """The mount is not there any more, or another one has taken its place."""
+
+
+class Batch(NamedTuple):
+    """Events that came since the last read."""
+
+    missed: int
+    """How many were dropped before these could be read."""
+    events: list[Event]
+    complete: bool
+    """Are there no more for now?"""
+
+
+class Feed:
+    """Reads a mount. Raises MountGoneError, and UserError for one that is not the caller's."""
+
+    def __init__(self, mountpoint: str) -> None:
+        self._path = mountpoint
+        self._next = 0
+        self._mount: int | None = None
+        """Which mount it is, once that is known."""
+
+    def skip_to_end(self) -> None:
+        """Leave out what happened until now."""
+        self._next = self._ask(_BEYOND_ALL)["next"]
+
+    def read(self) -> Batch:
+        """The events that follow those read last, as many as one answer holds."""
+        answer = self._ask(self._next)
+        self._next = answer["next"]
+        return Batch(answer["missed"], answer["events"], not answer["more"])
+
+    def stats(self) -> dict[str, Any]:
+        """All counters."""
+        found: dict[str, Any] = self._get(xattrs.STATS)
+        return found
+
+    def files(self) -> list[dict[str, Any]]:
+        """The files with the most volatile data."""
+        found: list[dict[str, Any]] = self._get(xattrs.FILES)
+        return found
+
+    def blocked(self) -> list[dict[str, Any]]:
+        """What the last purges had to leave."""
+        found: list[dict[str, Any]] = self._get(xattrs.BLOCKED)
+        return found
+
+    def _ask(self, number: int) -> dict[str, Any]:
+        answer: dict[str, Any] = self._get(f"{xattrs.EVENTS_FROM}{number}")
+        if self._mount not in (None, answer["mount"]):
+            raise MountGoneError
+        self._mount = answer["mount"]
+        return answer
+
+    def _get(self, name: str) -> Any:
+        try:
+            return json.loads(os.getxattr(self._path, name))
+        except OSError as error:
+            if error.errno in _GONE:
+                raise MountGoneError from None
+            if error.errno in (errno.EPERM, errno.EACCES):
+                raise UserError(
+                    f"only the owner of {self._path} may watch it; run as the user who mounted it"
+                ) from None
+            raise
