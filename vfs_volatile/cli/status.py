@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
@@ -23,6 +24,7 @@ from vfs_volatile.abi.ioctls import (
 from vfs_volatile.abi.statistics import MEANINGS
 from vfs_volatile.cli.arguments import examples, size
 from vfs_volatile.cli.places import Place, explained, locate, locate_mount
+from vfs_volatile.cli.wording import blocker_line, blockers_line, path_of, span_of
 from vfs_volatile.client.calls import fvrange_next
 from vfs_volatile.errors import UserError
 from vfs_volatile.units import format_size
@@ -37,6 +39,12 @@ _HEADINGS = {
     "priority": "PRIORITY",
 }
 
+_BLOCKED_SHOWN = 5
+"""Of what could not be purged: the last few, the others are for --json."""
+
+Blocker = dict[str, Any]
+"""A process that forbids a purge, see ``docs/watching.md``."""
+
 
 def status(
     path: Annotated[str, typer.Argument(metavar="PATH", help="A file, or a mount.")],
@@ -45,7 +53,7 @@ def status(
     """Show the volatile ranges of a file, or the memory of a mount.
 
     All numbers of a range are bytes. ACCESS is what touching a purged page does: zero, sigbus,
-    or default (as the mount says).
+    or default (as the mount says). If somebody forbids to purge what is volatile, it is told who.
     """
     place = locate(path)
     if place.kind == "other":
@@ -81,37 +89,55 @@ def _show_file(place: Place, as_json: bool) -> None:
     fd = os.open(place.path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         file_size = os.fstat(fd).st_size
+        blockers = _read_private(place, xattrs.BLOCKERS)
         if as_json:
-            _print_file_json(place, file_size, list(fvrange_next(fd)))
+            _print_file_json(place, file_size, list(fvrange_next(fd)), blockers)
         else:
-            _print_file_table(file_size, fvrange_next(fd))
+            _print_file_table(file_size, fvrange_next(fd), blockers)
     finally:
         os.close(fd)
 
 
-def _print_file_json(place: Place, file_size: int, runs: list[FvrangeInfo]) -> None:
+def _print_file_json(
+    place: Place, file_size: int, runs: list[FvrangeInfo], blockers: list[Blocker]
+) -> None:
     report = {
         "path": place.path,
         "size": file_size,
         "volatile": sum(run.length for run in runs),
         "purged": sum(run.length for run in runs if run.state == STATE_PURGED),
         "ranges": [_row(run) for run in runs],
+        "blocked_by": [one for one in blockers if any(_forbids(one, run) for run in runs)],
     }
     print(json.dumps(report))
 
 
-def _print_file_table(file_size: int, runs: Iterator[FvrangeInfo]) -> None:
+def _print_file_table(file_size: int, runs: Iterator[FvrangeInfo], blockers: list[Blocker]) -> None:
     volatile = purged = 0
+    blocking = [False] * len(blockers)
     for run in runs:
         if volatile == 0:  # a run is never empty
             print(_ROW.format(**_HEADINGS))
         print(_ROW.format(**_row(run)))
         volatile += run.length
         purged += run.length if run.state == STATE_PURGED else 0
+        blocking = [
+            found or _forbids(one, run) for found, one in zip(blocking, blockers, strict=True)
+        ]
     print(
         f"{format_size(file_size)} in all, {format_size(volatile)} volatile,"
         f" of which {format_size(purged)} purged"
     )
+    for one in itertools.compress(blockers, blocking):
+        print(f"not to be purged now: {span_of(one)} is {blocker_line(one)}")
+
+
+def _forbids(blocker: Blocker, run: FvrangeInfo) -> bool:
+    """Does ``blocker`` keep pages of ``run`` from being purged?"""
+    if run.state == STATE_PURGED or "start" not in blocker:
+        return False
+    start, end = blocker["start"], blocker["start"] + blocker["length"]
+    return bool(start < run.start + run.length and run.start < end)
 
 
 def _row(run: FvrangeInfo) -> dict[str, int | str]:
@@ -133,8 +159,9 @@ def _row(run: FvrangeInfo) -> dict[str, int | str]:
 
 def _show_mount(place: Place, as_json: bool) -> None:
     stats = read_stats(place)
+    blocked = _read_private(place, xattrs.BLOCKED)
     if as_json:
-        print(json.dumps({"path": place.path, **stats}))
+        print(json.dumps({"path": place.path, **stats, "blocked": blocked}))
         return
     last_purges: list[dict[str, Any]] = stats.pop("last_purges")
     for name, value in stats.items():
@@ -151,6 +178,8 @@ def _show_mount(place: Place, as_json: bool) -> None:
     for purge in last_purges:
         began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(purge["began"]))
         _print_bytes(began, purge["bytes"], f" purged for {purge['cause']}")
+    for entry in blocked[:_BLOCKED_SHOWN]:
+        print(f"blocked: {path_of(entry)} {span_of(entry)} {blockers_line(entry['by'])}")
 
 
 def _print_bytes(label: str, count: int, remark: str = "") -> None:
@@ -159,6 +188,15 @@ def _print_bytes(label: str, count: int, remark: str = "") -> None:
 
 def _print_row(label: str, value: object, remark: str = "") -> None:
     print(f"{label:<26}  {value:>16}{remark}")
+
+
+def _read_private(place: Place, name: str) -> list[dict[str, Any]]:
+    """What this attribute lists; nothing for whom it is not meant. Raises OSError."""
+    try:
+        found: list[dict[str, Any]] = json.loads(os.getxattr(place.path, name))
+    except PermissionError:
+        return []
+    return found
 
 
 def read_stats(place: Place) -> dict[str, Any]:
