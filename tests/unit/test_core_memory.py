@@ -191,7 +191,9 @@ def test_a_round_goes_through_the_queue_once_in_slices(
         victims = passing.choose(1)
         seen += [victim.entry.space.ino for victim in victims]
         for victim in victims:
-            victim.entry.space.end_purge(victim.entry.space.begin_purge(victim.spans, 99))
+            space = victim.entry.space
+            assert isinstance(space, AddressSpace)
+            space.end_purge(space.begin_purge(victim.spans, 99))
         if passing.finished:
             break
     assert passing.finished

@@ -116,7 +116,7 @@ def test_check_tells_of_a_range_under_a_wrong_page() -> None:
 
 
 def test_the_order_of_purging_is_priority_then_age_then_place() -> None:
-    def order(priority: int, age: int, first: int) -> tuple[int, int, int]:
+    def order(priority: int, age: int, first: int) -> tuple[int, ...]:
         behavior = vrange_priority(priority) | VRANGE_PARTIAL
         return VolatileRange(SPACE, PageSpan(first, first + 1), behavior, age).order
 

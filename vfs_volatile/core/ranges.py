@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from pyroaring import BitMap
 
@@ -12,10 +12,14 @@ from vfs_volatile.core.pages import PageSpan, last_page
 
 if TYPE_CHECKING:
     from vfs_volatile.core.address_space import AddressSpace
+    from vfs_volatile.core.anonymous import AnonymousSpace
+
+Space: TypeAlias = "AddressSpace | AnonymousSpace"
+"""What ranges are of: a file, or anonymous memory as one process has it."""
 
 
-Order = tuple[int, int, int]
-"""(priority, age, first page): the lowest is purged first."""
+Order = tuple[int, int, int, int]
+"""(priority, age, first page, whose): the lowest is purged first."""
 
 
 class VolatileRange:
@@ -25,7 +29,7 @@ class VolatileRange:
 
     def __init__(
         self,
-        space: AddressSpace,
+        space: Space,
         span: PageSpan,
         behavior: int,
         age: int,
@@ -56,8 +60,12 @@ class VolatileRange:
 
     @property
     def order(self) -> Order:
-        """Its place in the order of purging: priority, then age of the mark."""
-        return ((self.behavior & PRIORITY_MASK) >> PRIORITY_SHIFT, self.age, self.first)
+        """Its place in the order of purging: priority, then age of the mark.
+
+        Of one mark there may be several ranges: what unmarks left of it, and copies of fork(2).
+        """
+        priority = (self.behavior & PRIORITY_MASK) >> PRIORITY_SHIFT
+        return (priority, self.age, self.first, self.space.ino)
 
 
 class RangeMap:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from pyroaring import BitMap
 
+from vfs_volatile.core.anonymous import AnonymousSpace, Together, in_parts
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import PageSpan, count, page_set, runs
 from vfs_volatile.core.ranges import Order, VolatileRange
@@ -62,13 +63,54 @@ def choose(entries: Iterable[VolatileRange], need: int, barred: Barred) -> list[
 
     A FULL range goes whole or not at all; of a PARTIAL one only what is needed, lowest first.
     """
-    victims = []
+    victims: list[Victim] = []
     left = iter(entries)
     while need > 0 and (entry := next(left, None)) is not None:
-        victim = _victim(entry, need, barred.get(entry.space.ino, _NONE))
-        if victim is not None:
-            victims.append(victim)
-            need -= victim.resident
+        if isinstance(entry.space, AnonymousSpace):
+            found = _anonymous_victims(entry, entry.space, need)
+        else:
+            found = _victims(entry, need, barred.get(entry.space.ino, _NONE))
+        victims += found
+        need -= sum(victim.resident for victim in found)
+    return victims
+
+
+def _victims(entry: VolatileRange, need: int, barred: BitMap) -> list[Victim]:
+    resident = entry.space.resident
+    if not entry.partial:
+        if count(barred, entry.span):
+            return []
+        return [Victim(entry, [entry.span], count(resident, entry.span))]
+    pages = (resident & page_set(entry.span)) - barred
+    chosen = BitMap(islice(pages, need))
+    return [Victim(entry, list(runs(chosen)), len(chosen))] if chosen else []
+
+
+def _anonymous_victims(entry: VolatileRange, space: AnonymousSpace, need: int) -> list[Victim]:
+    """Pages of ``entry``, and what goes with them in other processes."""
+    pages = space.resident & page_set(entry.span)
+    if not entry.partial:
+        together = space.together(entry, pages)
+        return _victims_of(together) if together else []
+    victims: list[Victim] = []
+    pages = space.allowed(pages)
+    while need > 0 and pages:
+        wanted = BitMap(islice(pages, need))
+        pages -= wanted
+        for together in in_parts(space, entry, wanted):
+            found = _victims_of(together)
+            victims += found
+            need -= sum(victim.resident for victim in found)
+    return victims
+
+
+def _victims_of(together: Together) -> list[Victim]:
+    """A page that several share frees memory once."""
+    seen = BitMap()
+    victims = []
+    for entry, pages in together.items():
+        victims.append(Victim(entry, list(runs(pages)), len(pages - seen)))
+        seen |= pages
     return victims
 
 

@@ -25,6 +25,7 @@ from vfs_volatile.core.ranges import RangeMap, VolatileRange
 
 if TYPE_CHECKING:
     from vfs_volatile.core.address_space import AddressSpace
+    from vfs_volatile.core.ranges import Space
 
 
 class Drain:
@@ -47,7 +48,7 @@ class Volatility:
 
     __slots__ = ("_memory", "_resident", "_space", "drains", "lost", "pages", "purged", "ranges")
 
-    def __init__(self, space: AddressSpace, memory: Memory, resident: BitMap) -> None:
+    def __init__(self, space: Space, memory: Memory, resident: BitMap) -> None:
         # -- dependencies --
         self._space = space
         self._memory = memory
@@ -185,6 +186,33 @@ class Volatility:
         for entry in self.ranges.overlapping(span):
             if not count(self._resident, entry.span):
                 self._memory.queue.discard(entry)
+
+    def said(self, span: PageSpan, purged: BitMap) -> None:
+        """What is resident in ``span`` may have changed, and just ``purged`` of it is purged.
+
+        Of anonymous memory, which only its process sees.
+        """
+        possible = BitMap()
+        for entry in self.ranges.overlapping(span):
+            piece = page_set(entry.span.clip(span))
+            possible |= piece if self.reads_zero(entry) else piece - self._resident
+            if count(self._resident, entry.span):
+                self._memory.enqueue(entry)
+            else:
+                self._memory.queue.discard(entry)
+        healed = (self.purged & page_set(span)) - purged
+        self.purged -= healed
+        self._memory.purged -= len(healed)
+        self.set_purged(purged & possible)
+
+    def inherit(self, parent: Volatility) -> None:
+        """fork(2): copies of the parent's marks, as old as they are. Nothing is here yet."""
+        for entry in parent.ranges:
+            self._add(VolatileRange(self._space, entry.span, entry.behavior, entry.age))
+        self.pages = parent.pages
+        self._memory.volatile += parent.pages
+        self.purged |= parent.purged
+        self._memory.purged += len(parent.purged)
 
     def set_purged(self, pages: BitMap) -> None:
         """``pages``, all volatile, lose their data."""

@@ -190,20 +190,27 @@ class Purges:
         while need > 0 and not batch and not this.finished:
             batch = this.choose(min(need, most))
             await trio.lowlevel.checkpoint()
-        found = await self.looks.objections({victim.entry.space for victim in batch})
+        spaces = {victim.entry.space for victim in batch}
+        found = await self.looks.objections(
+            {space for space in spaces if isinstance(space, AddressSpace)}
+        )
         this.barred |= {ino: forbidden(objections) for ino, objections in found.items()}
-        drains = [self._begin(victim, this.barred, found, cause) for victim in batch]
+        drains = [
+            self._begin(victim, victim.entry.space, this.barred, found, cause)
+            for victim in batch
+            if isinstance(victim.entry.space, AddressSpace)
+        ]
         self._record(cause, drains)
         return drains
 
     def _begin(
         self,
         victim: Victim,
+        space: AddressSpace,
         barred: dict[int, BitMap],
         found: dict[int, list[Objection]],
         cause: Cause,
     ) -> Drain:
-        space = victim.entry.space
         allowed = still_allowed(victim, barred[space.ino])
         if allowed != victim.spans:
             self.blocked += 1

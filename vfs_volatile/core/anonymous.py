@@ -1,0 +1,264 @@
+"""Anonymous memory: which pages of which processes may be dropped, and what they hold in all.
+
+A file system does not see such memory. Each process says what it holds; this keeps the marks of
+each, and knows who shares a page with whom. fork(2) lets parent and child share all pages; the
+first store of either copies the page (COW) and ends the sharing. Rules, from the thread of 2013:
+
+1. A mark belongs to one process. fork copies it, with its age.
+2. A page that several processes share goes only if all of them have marked it, and then from all.
+3. A page that one process holds alone goes when that process has marked it.
+
+What a process said may be old. That is safe: between two forks pages only ever become less shared,
+and a fork is told before it happens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count as numbers
+
+from pyroaring import BitMap
+
+from vfs_volatile.core.memory import Memory
+from vfs_volatile.core.pages import PageSpan, page_set
+from vfs_volatile.core.ranges import VolatileRange
+from vfs_volatile.core.volatility import Volatility
+
+Together = dict[VolatileRange, BitMap]
+"""Ranges of several processes and their pages that go at once or not at all."""
+
+
+class Lineage:
+    """One allocation and what forks made of it: the same pages in several processes."""
+
+    def __init__(self, memory: Memory, pages: int, keys: Iterator[int]) -> None:
+        # -- dependencies --
+        self.memory = memory
+        self._keys = keys
+        """Gives each member a number that no file and no other member has."""
+        # -- constant --
+        self.pages = pages
+        # -- mutable --
+        self.members: list[AnonymousSpace] = []
+        self._groups = numbers()
+        # INVARIANT: what memory.resident counts for this allocation: a shared page once.
+        self._charged = 0
+
+    def first(self) -> AnonymousSpace:
+        """The memory of the process that allocates it."""
+        space = self._join()
+        space.groups[next(self._groups)] = page_set(PageSpan(0, self.pages))
+        return space
+
+    def fork(self, parent: AnonymousSpace) -> AnonymousSpace:
+        """``parent``'s process is about to fork: the memory of the child.
+
+        What the parent has said it holds alone is shared with this child alone; all else, also
+        what it has got since, with whoever it may share it with now.
+        """
+        self._settle_groups(parent)
+        alone = parent.exclusive.copy()
+        if alone:
+            rest = {group: pages - alone for group, pages in parent.groups.items()}
+            parent.groups = {group: pages for group, pages in rest.items() if pages}
+            parent.groups[next(self._groups)] = alone
+        child = self._join()
+        child.groups = {group: pages.copy() for group, pages in parent.groups.items()}
+        child.resident |= parent.resident
+        for space in (parent, child):
+            space.exclusive.clear()
+            space.unknown = page_set(PageSpan(0, self.pages))
+        child.volatility.inherit(parent.volatility)
+        self.recount()
+        return child
+
+    def leave(self, space: AnonymousSpace) -> None:
+        """A process has freed the memory, or has ended."""
+        self.members.remove(space)
+        space.volatility.unmark(PageSpan(0, self.pages))
+        self.recount()
+
+    def recount(self) -> None:
+        """What the members hold may have changed: charge memory with it."""
+        held = self._count()
+        if held > self._charged:
+            self.memory.charge(held - self._charged)
+        else:
+            self.memory.uncharge(self._charged - held)
+        self._charged = held
+
+    def check(self) -> None:
+        """Raise AssertionError if an invariant does not hold."""
+        assert self._charged == self._count(), "charged with another number of pages"
+        for space in self.members:
+            space.check()
+
+    # ---- helpers ----
+
+    def _join(self) -> AnonymousSpace:
+        space = AnonymousSpace(next(self._keys), self)
+        self.members.append(space)
+        return space
+
+    def _settle_groups(self, space: AnonymousSpace) -> None:
+        """Groups that nobody else is in any more become one, so that they stay few."""
+        others = {group for other in self.members if other is not space for group in other.groups}
+        lone = [group for group in space.groups if group not in others]
+        for group in lone[1:]:
+            space.groups[lone[0]] |= space.groups.pop(group)
+
+    def _count(self) -> int:
+        if len(self.members) == 1:
+            return len(self.members[0].resident)
+        shared: dict[int, BitMap] = {}
+        held = 0
+        for space in self.members:
+            held += len(space.exclusive)
+            not_alone = space.resident - space.exclusive
+            for group, pages in space.groups.items():
+                shared.setdefault(group, BitMap()).update(pages & not_alone)
+        return held + sum(map(len, shared.values()))
+
+
+class AnonymousSpace:
+    """One allocation as one process has it: to the purge queue, as the address_space of a file."""
+
+    __slots__ = (
+        "answers", "exclusive", "groups", "ino", "lineage", "resident", "unknown", "volatility",
+    )  # fmt: skip
+
+    def __init__(self, key: int, lineage: Lineage) -> None:
+        # -- dependencies --
+        self.lineage = lineage
+        # -- constant --
+        self.ino = key
+        """A key: it stands where a file has its inode number."""
+        # -- mutable --
+        self.resident = BitMap()
+        """Pages that the process said it holds."""
+        # INVARIANT: resident.
+        self.exclusive = BitMap()
+        """Those that no other process shares."""
+        self.unknown = BitMap()
+        """Pages it may hold and has not told of since it was born, or has last forked."""
+        # INVARIANT: a partition of all pages of the allocation; no set is empty.
+        self.groups: dict[int, BitMap] = {}
+        """By group: two processes can share a page only where both are in one group."""
+        self.answers = True
+        """Can the process be asked? If not, nothing that it holds is dropped anywhere."""
+        self.volatility = Volatility(self, lineage.memory, self.resident)
+
+    # ---- what the process says ----
+
+    def mark(self, span: PageSpan, behavior: int) -> None:
+        """VOLATILE; pages that are volatile already stay as they are."""
+        self.volatility.mark(span, behavior)
+
+    def unmark(self, span: PageSpan) -> None:
+        """NONVOLATILE; the process itself knows what was purged."""
+        self.volatility.unmark(span)
+
+    def report(self, span: PageSpan, held: BitMap, exclusive: BitMap, purged: BitMap) -> None:
+        """What the process holds of ``span``, alone or not, and what it has dropped of it.
+
+        Call recount() of the lineage when all is said.
+        """
+        old = self.resident & page_set(span)
+        self.resident -= old - held
+        self.resident |= held
+        self.exclusive -= page_set(span)
+        self.exclusive |= held & exclusive
+        self.unknown -= page_set(span)
+        self.volatility.said(span, purged)
+
+    # ---- what may go ----
+
+    def together(self, entry: VolatileRange, pages: BitMap) -> Together | None:
+        """All that goes when ``pages`` of ``entry``, a range of this process, go.
+
+        The same pages of those who share them, and all of a FULL range that loses one. None if one
+        of them may not go: not marked, marked so that its turn comes later, or of a process
+        that cannot be asked. So a page has the place of the last of the marks on it.
+        """
+        if not self.answers:
+            return None
+        going: Together = {entry: pages}
+        todo: list[tuple[AnonymousSpace, BitMap]] = [(self, pages)]
+        while todo:
+            at, added = todo.pop()
+            for space, shared in at.sharers(added):
+                for partner, taken in space.marks_on(shared):
+                    if partner.order > entry.order:
+                        return None
+                    shared -= taken
+                    new = space.whole(partner, taken) - going.get(partner, BitMap())
+                    if new:
+                        going[partner] = going.get(partner, BitMap()) | new
+                        todo.append((space, new))
+                if shared or not space.answers:
+                    return None
+        return going
+
+    def sharers(self, pages: BitMap) -> Iterator[tuple[AnonymousSpace, BitMap]]:
+        """Who else may hold some of ``pages`` of this process, and which."""
+        if len(self.lineage.members) == 1:
+            return
+        pages = pages - self.exclusive
+        for other in self.lineage.members:
+            if other is not self and pages:
+                common = BitMap()
+                for group, mine in self.groups.items():
+                    if group in other.groups:
+                        common |= pages & mine & other.groups[group]
+                common &= (other.resident | other.unknown) - other.exclusive
+                if common:
+                    yield other, common
+
+    def allowed(self, pages: BitMap) -> BitMap:
+        """Those of ``pages`` that may go now, page by page: marked by all who share them."""
+        marked = BitMap()
+        for _, taken in self.marks_on(pages):
+            marked |= taken
+        for other, shared in self.sharers(marked):
+            if other.answers:
+                for _, taken in other.marks_on(shared):
+                    shared -= taken
+            marked -= shared
+        return marked
+
+    def marks_on(self, pages: BitMap) -> Iterator[tuple[VolatileRange, BitMap]]:
+        """The ranges of this process that cover some of ``pages``, and which."""
+        if pages:
+            for entry in self.volatility.ranges.overlapping(PageSpan(pages.min(), pages.max() + 1)):
+                taken = pages & page_set(entry.span)
+                if taken:
+                    yield entry, taken
+
+    def whole(self, entry: VolatileRange, pages: BitMap) -> BitMap:
+        """What goes of ``entry`` when ``pages`` of it do."""
+        if entry.partial:
+            return pages
+        return pages | (self.resident & page_set(entry.span))
+
+    def check(self) -> None:
+        """Raise AssertionError if an invariant does not hold."""
+        everything = page_set(PageSpan(0, self.lineage.pages))
+        assert self.exclusive <= self.resident <= everything, "holds what it has not"
+        union = BitMap()
+        for pages in self.groups.values():
+            assert pages, "an empty group"
+            assert union.isdisjoint(pages), "a page in two groups"
+            union |= pages
+        assert union == everything, "a page in no group"
+        self.volatility.check(everything)
+
+
+def in_parts(space: AnonymousSpace, entry: VolatileRange, pages: BitMap) -> Iterator[Together]:
+    """As much of ``pages`` of a PARTIAL range as may go, in as few parts as that takes."""
+    found = space.together(entry, pages)
+    if found is not None:
+        yield found
+    elif len(pages) > 1:
+        middle = pages[len(pages) // 2]
+        yield from in_parts(space, entry, pages & page_set(PageSpan(0, middle)))
+        yield from in_parts(space, entry, pages - page_set(PageSpan(0, middle)))
