@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,12 @@ def fails(capsys: pytest.CaptureFixture[str]) -> Fails:
         ("mark f --zero --sigbus", "contradict"),
         ("mount d --metrics 9100", "HOST:PORT"),
         ("mount d -o metrics=:x", "HOST:PORT"),
+        ("mount d -o uid=root", "a number"),
+        ("mount d -o gid=4294967295", "a number"),
+        ("mount d -o mode=0x1ff", "octal"),
+        ("none d -o nonsense", "-o: unknown option 'nonsense'"),
+        ("-x d -o ro", "-x"),
+        ("umount d -o ro", "-o"),
         ("mark f --priority 8", "--priority"),
         ("mark f --priority -1", "--priority"),
         ("mark f --priority x", "--priority"),
@@ -275,7 +282,22 @@ def test_wrong_mount_options_are_usage_errors(text: str) -> None:
 
 def test_the_daemon_is_started_with_the_same_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     config = MountConfig(
-        "/usr", 4096, 8192, "zero", KEEP, True, ("ro", "nosuid"), True, Address("::1", 0)
+        mountpoint="/usr",
+        budget=4096,
+        size=8192,
+        access="zero",
+        semantics=KEEP,
+        allow_other=True,
+        mount_options=("ro", "nosuid"),
+        pressure=True,
+        metrics=Address("::1", 0),
+        log_format="json",
+        uid=0,
+        gid=12,
+        mode=0o1777,
+    )
+    assert all(getattr(config, field.name) != field.default for field in fields(config)), (
+        "each option is passed on"
     )
     arguments = mount._arguments(config)
     assert arguments[0] == "mount"

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import typer
 
-from vfs_volatile.cli.app import app
+from vfs_volatile.cli.app import app, command_names
 from vfs_volatile.errors import UserError
 
 INTERRUPTED = 130
@@ -29,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")  # file names are bytes, print them as such
     try:
-        code = app(args=arguments, prog_name="vfs-volatile", standalone_mode=False)
+        given = sys.argv[1:] if arguments is None else arguments
+        code = app(args=_from_mount(given), prog_name="vfs-volatile", standalone_mode=False)
         sys.stdout.flush()
     except UserError as error:
         return _fail(str(error), error.exit_code)
@@ -41,6 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     return code or 0
+
+
+def _from_mount(arguments: Sequence[str]) -> Sequence[str]:
+    """The command for ``SOURCE DIR -o OPTIONS``, as mount(8) has mount.fuse3(8) call us."""
+    match arguments:
+        case [source, directory, "-o", options] if not source.startswith("-"):
+            if source not in command_names():
+                return ["mount", "-o", options, "--", directory]
+    return arguments
 
 
 def _with_mend(error: typer.TyperException) -> str:

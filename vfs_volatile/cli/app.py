@@ -33,3 +33,8 @@ def _no_command(context: typer.Context) -> None:
 
 for commands in (mount, ranges, status, events, demo, scenarios, compiling):
     commands.register(app)
+
+
+def command_names() -> set[str]:
+    """The words that may come first on the command line."""
+    return set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]

@@ -17,7 +17,7 @@ from vfs_volatile.core.semantics import (
     Private,
     semantics_of,
 )
-from vfs_volatile.daemon.config import Access, Address, MountConfig
+from vfs_volatile.daemon.config import Access, Address, LogFormat, MountConfig
 from vfs_volatile.errors import UsageError
 from vfs_volatile.units import PAGE_SIZE, parse_size
 
@@ -96,6 +96,13 @@ def mount(
             help="Serve metrics for Prometheus at HOST:PORT, or :PORT of this machine alone.",
         ),
     ] = None,
+    log_format: Annotated[
+        LogFormat | None,
+        typer.Option(
+            help="Of what the daemon says: on stderr with -f, else in the system's log."
+            " [default: text]"
+        ),
+    ] = None,
     allow_other: Annotated[bool, typer.Option("--allow-other", help="Let other users in.")] = False,
     foreground: Annotated[
         bool, typer.Option("--foreground", "-f", help="Stay; say 'ready DIR' on stdout.")
@@ -129,6 +136,10 @@ def mount(
         pressure=pressure or also.pressure,
         mount_options=tuple(also.passed_on),
         metrics=_one("metrics", metrics, also.metrics, None),
+        log_format=_one("log-format", log_format, also.log_format, "text"),
+        uid=also.uid,
+        gid=also.gid,
+        mode=also.mode,
     )
     if config.size < PAGE_SIZE:
         raise UsageError(f"--size {config.size} holds no page; give at least {PAGE_SIZE}")
@@ -145,9 +156,11 @@ def mount(
         if detached:
             launch.detach_output()
 
+    from vfs_volatile.daemon import logs
     from vfs_volatile.daemon.server import serve  # here: trio and pyfuse3 are slow to load
 
-    serve(config, on_ready)
+    with logs.written(config.log_format, to_syslog=detached):
+        serve(config, on_ready)
 
 
 def umount(
@@ -189,8 +202,15 @@ def _arguments(config: MountConfig) -> list[str]:
         arguments.append("--pressure")
     if config.metrics:
         arguments += ["--metrics", str(config.metrics)]
-    if config.mount_options:
-        arguments += ["-o", ",".join(config.mount_options)]
+    arguments += ["--log-format", config.log_format]
+    options = list(config.mount_options)
+    options += [
+        f"{name}={value}" for name in ("uid", "gid") if (value := getattr(config, name)) is not None
+    ]
+    if config.mode is not None:
+        options.append(f"mode={config.mode:o}")
+    if options:
+        arguments += ["-o", ",".join(options)]
     return arguments
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import get_args
 
 from vfs_volatile.core.semantics import Conflict, Lifetime, Mvrange, Preset, Private
-from vfs_volatile.daemon.config import Access, Address, parse_address
+from vfs_volatile.daemon.config import Access, Address, LogFormat, parse_address
 from vfs_volatile.errors import UsageError
 from vfs_volatile.units import parse_size
 
@@ -28,9 +30,44 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "private": get_args(Private),
     "lifetime": get_args(Lifetime),
     "conflict": get_args(Conflict),
+    "log-format": get_args(LogFormat),
 }
 """Options that take one of a few words."""
 
+_NOBODY_AT_ALL = (1 << 32) - 1  # chown(2) takes it for "leave it"
+
+
+def _choice(choices: tuple[str, ...]) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"unknown value; give one of {', '.join(choices)}")
+        return text
+
+    return parse
+
+
+def _owner(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,10}", text) or int(text) >= _NOBODY_AT_ALL:
+        raise ValueError("not a number; give a user or group as a number")
+    return int(text)
+
+
+def _mode(text: str) -> int:
+    if not re.fullmatch("[0-7]{1,4}", text):
+        raise ValueError("not a mode; give an octal one such as 1777")
+    return int(text, 8)
+
+
+PARSERS: dict[str, Callable[[str], object]] = {
+    "budget": parse_size,
+    "size": parse_size,
+    "metrics": parse_address,
+    "uid": _owner,
+    "gid": _owner,
+    "mode": _mode,
+    **{name: _choice(choices) for name, choices in CHOICES.items()},
+}
+"""What each option with a value takes. Raise ValueError."""
 
 FLAGS = ("allow_other", "pressure")
 
@@ -50,6 +87,10 @@ class MountOptions:
     allow_other: bool = False
     pressure: bool = False
     metrics: Address | None = None
+    log_format: LogFormat | None = None
+    uid: int | None = None
+    gid: int | None = None
+    mode: int | None = None
     passed_on: list[str] = field(default_factory=list)
 
 
@@ -61,39 +102,22 @@ def parse_mount_options(texts: list[str]) -> MountOptions:
     options = MountOptions()
     for item in ",".join(texts).split(","):
         name, _, value = item.partition("=")
-        if name in ("budget", "size") and item != name:
-            setattr(options, name, _size(item, value))
-        elif name == "metrics" and item != name:
-            options.metrics = _address(item, value)
-        elif name in CHOICES and item != name:
-            setattr(options, name, _choice(item, CHOICES[name], value))
+        if item != name and name in PARSERS:
+            setattr(options, name.replace("-", "_"), _parsed(PARSERS[name], item, value))
         elif item in FLAGS:
             setattr(options, item, True)
         elif item in PASSED_ON:
             options.passed_on.append(item)
         elif item and item not in IGNORED and not item.startswith("x-"):
             raise UsageError(
-                f"-o: unknown option '{item}'; known are budget=, size=, metrics=,"
-                f" {'=, '.join(CHOICES)}=, {', '.join((*FLAGS, *sorted(PASSED_ON)))}"
+                f"-o: unknown option '{item}'; known are"
+                f" {'=, '.join(PARSERS)}=, {', '.join((*FLAGS, *sorted(PASSED_ON)))}"
             )
     return options
 
 
-def _size(item: str, value: str) -> int:
+def _parsed(parser: Callable[[str], object], item: str, value: str) -> object:
     try:
-        return parse_size(value)
+        return parser(value)
     except ValueError as error:
         raise UsageError(f"-o {item}: {error}") from None
-
-
-def _address(item: str, value: str) -> Address:
-    try:
-        return parse_address(value)
-    except ValueError as error:
-        raise UsageError(f"-o {item}: {error}") from None
-
-
-def _choice(item: str, choices: tuple[str, ...], value: str) -> str:
-    if value not in choices:
-        raise UsageError(f"-o {item}: unknown value; give one of {', '.join(choices)}")
-    return value

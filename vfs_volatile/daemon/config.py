@@ -11,6 +11,9 @@ Access = Literal["sigbus", "zero"]
 """What touching a purged page does where its mark says neither ZERO nor SIGBUS."""
 
 
+LogFormat = Literal["text", "json"]
+
+
 class Address(NamedTuple):
     """Where to listen on TCP. Port 0: any that is free."""
 
@@ -59,3 +62,8 @@ class MountConfig:
     """Purge below the budget too, when the kernel tells of a shortage of memory?"""
     metrics: Address | None = None
     """Where Prometheus may ask for metrics."""
+    log_format: LogFormat = "text"
+    uid: int | None = None
+    gid: int | None = None
+    mode: int | None = None
+    """Of the root directory, as in tmpfs(5); None: ours, and 0755."""

@@ -47,6 +47,6 @@ class PressureGuard:
         purgeable = min(memory.resident, memory.volatile - memory.purged)
         wanted = self._relief.wanted(trio.current_time(), purgeable)
         if wanted:
-            log.info("%s: purging %s", cause, format_size(wanted * PAGE_SIZE))
+            log.warning("memory is short (%s): purging %s", cause, format_size(wanted * PAGE_SIZE))
             goal = history.freed.total() + wanted
             await self._purges.reclaim(lambda: goal - history.freed.total(), cause)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
+import stat
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -17,6 +19,7 @@ import pyfuse3
 
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.semantics import Semantics
+from vfs_volatile.daemon import systemd
 from vfs_volatile.daemon.config import Address, MountConfig
 from vfs_volatile.daemon.guardian import start_guardian
 from vfs_volatile.daemon.pressure import PressureGuard
@@ -26,6 +29,7 @@ from vfs_volatile.errors import UserError
 from vfs_volatile.fs.addressed import Addressed
 from vfs_volatile.fs.control import Control
 from vfs_volatile.fs.electorate import Electorate
+from vfs_volatile.fs.inode import Inode
 from vfs_volatile.fs.journal import Journal
 from vfs_volatile.fs.looks import Looks
 from vfs_volatile.fs.news import News
@@ -33,7 +37,7 @@ from vfs_volatile.fs.operations import Operations
 from vfs_volatile.fs.polls import Polls
 from vfs_volatile.fs.purges import Purges
 from vfs_volatile.fs.ranking import Ranking
-from vfs_volatile.fs.tree import Tree
+from vfs_volatile.fs.tree import ROOT, Tree
 from vfs_volatile.processes.connector import subscribe
 from vfs_volatile.processes.mappings import MappingScanner, query_text
 from vfs_volatile.processes.maps import OwnMount
@@ -42,6 +46,8 @@ from vfs_volatile.units import PAGE_SIZE
 
 if TYPE_CHECKING:
     from vfs_volatile.daemon.metrics import MetricsServer
+
+log = logging.getLogger(__name__)
 
 FSNAME = "vfs-volatile"
 
@@ -55,10 +61,16 @@ _STOP_SECONDS = 10.0
 def serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
     """Mount, call ``on_ready``, and serve until unmounted or told to stop by SIGTERM or SIGINT.
 
-    Raises UserError if the mount cannot be made.
+    Raises UserError if the mount cannot be made; ends the process if the daemon has a bug.
     """
     _calm_collector()
-    trio.run(_serve, config, on_ready)
+    try:
+        trio.run(_serve, config, on_ready)
+    except UserError:
+        raise
+    except Exception:
+        log.critical("the daemon of %s has failed", config.mountpoint, exc_info=True)
+        raise SystemExit(1) from None
 
 
 async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
@@ -73,6 +85,7 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
     )
     arena = Arena()
     tree = Tree(memory, arena.make_store)
+    _give_root(tree.get(ROOT), config)
     own = OwnMount(config.mountpoint)
     rules = config.semantics
     electorate = Electorate(subscribe() if rules.votes else None)
@@ -99,11 +112,24 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
             if metrics is not None:
                 metrics.tell(control, purges, {"mountpoint": config.mountpoint, **facts})
             on_ready()
+            systemd.notify("READY=1")
+            log.info("mounted %s", config.mountpoint)
             await pyfuse3.main(max_tasks=_MAX_TASKS)
             nursery.cancel_scope.cancel()
     finally:
         pyfuse3.close(unmount=True)
         arena.close()
+        log.info("unmounted %s", config.mountpoint)
+
+
+def _give_root(root: Inode, config: MountConfig) -> None:
+    """Whose the root directory is, as the mount options say."""
+    if config.uid is not None:
+        root.uid = config.uid
+    if config.gid is not None:
+        root.gid = config.gid
+    if config.mode is not None:
+        root.mode = stat.S_IFDIR | config.mode
 
 
 def _calm_collector() -> None:
@@ -142,6 +168,7 @@ async def _stop_on_signal(
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         task_status.started()
         async for _ in signals:
+            systemd.notify("STOPPING=1")
             purging.cancel()
             with trio.move_on_after(_STOP_SECONDS):
                 await purges.wait_idle()
