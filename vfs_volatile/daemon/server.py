@@ -27,6 +27,7 @@ from vfs_volatile.daemon.psi import Triggers
 from vfs_volatile.daemon.purger import Purger
 from vfs_volatile.errors import UserError
 from vfs_volatile.fs.addressed import Addressed
+from vfs_volatile.fs.aids import DebugAids
 from vfs_volatile.fs.control import Control
 from vfs_volatile.fs.electorate import Electorate
 from vfs_volatile.fs.inode import Inode
@@ -94,12 +95,13 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
     news = News(tree.inodes, journal, polls)
     looks = Looks(tree.inodes, rules, _scanner(config, own), electorate)
     purges = Purges(memory, shim.invalidate, looks, news)
-    addressed = Addressed(own, rules, tree.inodes, purges, electorate, journal)
+    aids = DebugAids(purges)
+    addressed = Addressed(own, rules, tree.inodes, purges, electorate, journal, aids)
     ranking = Ranking(tree.inodes)
     facts = _facts(rules, electorate, triggers)
     where = {"metrics": metrics.url} if metrics is not None else {}
-    control = Control(memory, purges, addressed, journal, news, ranking, facts | where)
-    operations = Operations(rules, tree, memory, control, purges, polls)
+    control = Control(memory, purges, addressed, journal, news, ranking, aids, facts | where)
+    operations = Operations(rules, tree, memory, control, purges, polls, aids)
     _mount(operations, config)
     try:
         start_guardian(own.numbers[1])

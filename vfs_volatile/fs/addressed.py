@@ -10,6 +10,7 @@ import trio
 from vfs_volatile.abi.ioctls import VRANGE_VOLATILE, FvrangeArgs
 from vfs_volatile.core.semantics import Semantics
 from vfs_volatile.errors import SyscallError
+from vfs_volatile.fs.aids import DebugAids
 from vfs_volatile.fs.electorate import Electorate
 from vfs_volatile.fs.inode import Handle, Inode
 from vfs_volatile.fs.journal import Journal
@@ -30,6 +31,7 @@ class Addressed:
         purges: Purges,
         electorate: Electorate,
         journal: Journal,
+        aids: DebugAids,
     ) -> None:
         self._mount = mount
         self._rules = rules
@@ -37,6 +39,7 @@ class Addressed:
         self._purges = purges
         self._electorate = electorate
         self._journal = journal
+        self._aids = aids
 
     async def mvrange(self, handle: Handle, args: FvrangeArgs, tid: int) -> int:
         """Mark or unmark the files under the addresses of thread ``tid``, all or nothing.
@@ -59,6 +62,8 @@ class Addressed:
         else:
             purged = await self._purges.unmark(parts)
         self._record(parts, args, purged, tid)
+        if args.mode == VRANGE_VOLATILE:
+            purged = await self._aids.after_mark(parts, purged)
         return sum(purged)
 
     def catch_up(self) -> None:

@@ -14,6 +14,7 @@ from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.semantics import Semantics
 from vfs_volatile.errors import SyscallError
+from vfs_volatile.fs.aids import DebugAids
 from vfs_volatile.fs.control import Control
 from vfs_volatile.fs.inode import Inode
 from vfs_volatile.fs.polls import Polls
@@ -36,6 +37,7 @@ class Answers(pyfuse3.Operations):
         control: Control,
         purges: Purges,
         polls: Polls,
+        aids: DebugAids,
     ) -> None:
         super().__init__()
         # -- dependencies --
@@ -45,6 +47,7 @@ class Answers(pyfuse3.Operations):
         self._control = control
         self._purges = purges
         self._polls = polls
+        self._aids = aids
         # -- mutable --
         self._numbers = count(1)
         """Of handles, files and directories together: one is never taken for another."""

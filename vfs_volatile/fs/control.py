@@ -21,6 +21,8 @@ from vfs_volatile.core.history import Cause
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.fs.addressed import Addressed
+from vfs_volatile.fs.aids import NAMES as AIDS
+from vfs_volatile.fs.aids import DebugAids
 from vfs_volatile.fs.inode import Handle
 from vfs_volatile.fs.journal import Journal
 from vfs_volatile.fs.news import News, blockers_of
@@ -65,6 +67,7 @@ class Control:
         journal: Journal,
         news: News,
         ranking: Ranking,
+        aids: DebugAids,
         facts: Mapping[str, str],
     ) -> None:
         self._memory = memory
@@ -73,6 +76,7 @@ class Control:
         self._journal = journal
         self._news = news
         self._ranking = ranking
+        self._aids = aids
         self._facts = facts
         """What does not change while mounted: the rules, and how processes are followed."""
         self._setters: dict[str, _Setter] = {
@@ -123,6 +127,7 @@ class Control:
         if args.mode == ioctls.VRANGE_VOLATILE:
             purged = space.mark(*span, args.behavior)
             self._journal.record("mark", space, [span], behavior=args.behavior, tid=tid)
+            (purged,) = await self._aids.after_mark([(space, span)], [purged])
         else:
             (purged,) = await self._purges.unmark([(space, span)])
             self._journal.record("unmark", space, [span], purged=purged, tid=tid)
@@ -143,6 +148,10 @@ class Control:
         ]
         if done:
             self._record_vec(space, replace(vec, ranges=done), tid)
+        if vec.mode == ioctls.VRANGE_VOLATILE:
+            parts = [(space, (start, length)) for start, length, _ in done]
+            purged = await self._aids.after_mark(parts, [found for *_, found in done])
+            done = [(*span, found) for (_, span), found in zip(parts, purged, strict=True)]
         return replace(vec, ranges=done)
 
     def _record_vec(self, space: AddressSpace, vec: FvrangeVec, tid: int) -> None:
@@ -200,9 +209,9 @@ class Control:
 
     async def _set_volatile(self, space: AddressSpace, text: str, tid: int) -> None:
         spans, behavior = _parse(xattrs.parse_mark, text)
-        for span in spans:
-            space.mark(*span, behavior)
+        purged = [space.mark(*span, behavior) for span in spans]
         self._journal.record("mark", space, spans, behavior=behavior, tid=tid)
+        await self._aids.after_mark([(space, span) for span in spans], purged)
 
     async def _set_nonvolatile(self, space: AddressSpace, text: str, tid: int) -> None:
         await self._unmark(space, _parse(xattrs.parse_ranges, text), tid)
@@ -228,6 +237,8 @@ class Control:
             wanted = self._memory.resident if text == "all" else pages_for(_parse(parse_size, text))
             goal = self._memory.resident - wanted
             await self._purges.reclaim(lambda: self._memory.resident - goal, Cause.REQUEST)
+        elif name in AIDS:
+            _parse(lambda value: self._aids.set(name, value), text)
         elif name == xattrs.STATS or name in xattrs.MOUNT_VALUES or is_private(name):
             raise SyscallError(errno.EPERM)
         else:
@@ -239,6 +250,8 @@ class Control:
             return json.dumps(self._report()).encode()
         if name in xattrs.MOUNT_VALUES:
             return str(getattr(self.statistics(), xattrs.MOUNT_VALUES[name])).encode()
+        if name in AIDS:
+            return self._aids.get(name).encode()
         if name == xattrs.FILES:
             return await self._ranking.largest()
         if name == xattrs.BLOCKED:

@@ -73,6 +73,7 @@ class Files(Answers):
             await self._purges.end_unused(handle.inode, handle.inode.space)
 
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
+        await self._aids.hold_read()
         handle = self._handles[fh]
         data = space_of(handle.inode).read(off, size)
         if handle.touches_atime:
