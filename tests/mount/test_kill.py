@@ -128,5 +128,7 @@ def test_the_guardian_holds_nothing_of_the_daemon(mount: MountFactory) -> None:
     mounted = mount()
     pid = mounted.process.pid
     guardian = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]
-    held = [os.readlink(entry) for entry in Path(f"/proc/{guardian}/fd").iterdir()]
-    assert held == ["anon_inode:[pidfd]"]
+    files = Path(f"/proc/{guardian}/fd")
+    assert eventually(
+        lambda: [os.readlink(entry) for entry in files.iterdir()] == ["anon_inode:[pidfd]"]
+    )

@@ -37,9 +37,9 @@ class MountError(AssertionError):
     """The mount did not start, work or end as every mount has to."""
 
 
-def command(*arguments: object) -> list[str]:
-    """The command line of ``vfs-volatile`` with these arguments."""
-    return [sys.executable, "-X", "faulthandler", "-m", "vfs_volatile", *map(str, arguments)]
+def command(*arguments: object, module: str = "vfs_volatile") -> list[str]:
+    """The command line of ``vfs-volatile`` with these arguments; ``module`` may stand for it."""
+    return [sys.executable, "-X", "faulthandler", "-m", module, *map(str, arguments)]
 
 
 def run(*arguments: object, seconds: float = 30.0) -> subprocess.CompletedProcess[str]:
@@ -58,6 +58,7 @@ class Mount:
         watchdog: Watchdog,
         probe: Path,
         deadline: float = DEFAULT_DEADLINE,
+        module: str = "vfs_volatile",
         **options: str,
     ) -> None:
         """Start it below ``work``; an option ``budget="1M"`` means ``--budget 1M``, "" a flag."""
@@ -78,7 +79,7 @@ class Mount:
         ]
         with self._stderr.open("w") as stderr:
             self.process = subprocess.Popen(
-                command("mount", self.path, "-f", *arguments),
+                command("mount", self.path, "-f", *arguments, module=module),
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

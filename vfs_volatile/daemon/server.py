@@ -25,6 +25,7 @@ from vfs_volatile.daemon.guardian import start_guardian
 from vfs_volatile.daemon.pressure import PressureGuard
 from vfs_volatile.daemon.psi import Triggers
 from vfs_volatile.daemon.purger import Purger
+from vfs_volatile.daemon.watchdog import Watchdog
 from vfs_volatile.errors import UserError
 from vfs_volatile.fs.addressed import Addressed
 from vfs_volatile.fs.aids import DebugAids
@@ -40,6 +41,7 @@ from vfs_volatile.fs.purges import Purges
 from vfs_volatile.fs.ranking import Ranking
 from vfs_volatile.fs.tree import ROOT, Tree
 from vfs_volatile.processes.connector import subscribe
+from vfs_volatile.processes.identity import is_dying
 from vfs_volatile.processes.mappings import MappingScanner, query_text
 from vfs_volatile.processes.maps import OwnMount
 from vfs_volatile.store.arena import Arena
@@ -106,7 +108,7 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
     try:
         start_guardian(own.numbers[1])
         async with trio.open_nursery() as nursery:
-            shim.install(operations, nursery.start_soon)
+            shim.install(operations, nursery.start_soon, is_dying)
             purging = trio.CancelScope()
             nursery.start_soon(_keep_in_limits, memory, purges, purger, triggers, purging)
             nursery.start_soon(electorate.follow)
@@ -116,7 +118,8 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
             on_ready()
             systemd.notify("READY=1")
             log.info("mounted %s", config.mountpoint)
-            await pyfuse3.main(max_tasks=_MAX_TASKS)
+            with Watchdog(shim.requests).watching():
+                await pyfuse3.main(max_tasks=_MAX_TASKS)
             nursery.cancel_scope.cancel()
     finally:
         pyfuse3.close(unmount=True)

@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Sequence
 
-from vfs_volatile.native import shim  # noqa: F401  # isort: skip  # must come before pyfuse3
+from vfs_volatile.native import shim  # isort: skip  # must come before pyfuse3
 
 from pyfuse3 import InodeT, RequestContext, XAttrNameT
 
@@ -15,38 +15,48 @@ from vfs_volatile.errors import SyscallError
 from vfs_volatile.fs.answers import Answers, space_of
 from vfs_volatile.fs.control import is_private
 from vfs_volatile.fs.inode import Inode
-from vfs_volatile.fs.tree import ROOT
 
 
 class ExtendedAttributes(Answers):
     """user.fvrange.* and user.vfs_volatile.*, and all others."""
 
+    # ---- the control interface, from the shim ----
+
+    async def set_control(self, ino: int, name: str, value: bytes, caller: shim.Caller) -> None:
+        found = self._tree.get(ino)
+        if _is_of_mount(name):
+            self._require_owner(found, caller)
+            await self._control.set_mount_xattr(name, value, caller.tid)
+        else:
+            space = space_of(found, errno.EOPNOTSUPP)
+            await self._control.set_file_xattr(space, name, value, caller.tid)
+
+    async def get_control(self, ino: int, name: str, caller: shim.Caller) -> bytes:
+        found = self._tree.get(ino)
+        if is_private(name):
+            self._require_owner(found, caller)
+        if _is_of_mount(name):
+            return await self._control.get_mount_xattr(name)
+        return await self._control.get_file_xattr(space_of(found, errno.ENODATA), name)
+
+    async def remove_control(self, ino: int, name: str, caller: shim.Caller) -> None:
+        found = self._tree.get(ino)
+        if _is_of_mount(name):
+            raise SyscallError(errno.EPERM)
+        await self._control.remove_file_xattr(space_of(found, errno.ENODATA), name, caller.tid)
+
+    # ---- all others, from pyfuse3 ----
+
     async def setxattr(
         self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext
     ) -> None:
         found = self._tree.get(inode)
-        if (mount := _mount_name(found, name)) is not None:
-            self._require_owner(found, ctx)
-            await self._control.set_mount_xattr(mount, value, ctx.pid)
-        elif (own := _file_name(name)) is not None:
-            await self._control.set_file_xattr(
-                space_of(found, errno.EOPNOTSUPP), own, value, ctx.pid
-            )
-        else:
-            _require_namespace(name)
-            found.xattrs[bytes(name)] = value
-            found.touch_changed()
+        _require_namespace(name)
+        found.xattrs[bytes(name)] = value
+        found.touch_changed()
 
     async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
         found = self._tree.get(inode)
-        if (mount := _mount_name(found, name)) is not None:
-            if is_private(mount):
-                self._require_owner(found, ctx)
-            return await self._control.get_mount_xattr(mount)
-        if (own := _file_name(name)) is not None:
-            if is_private(own):
-                self._require_owner(found, ctx)
-            return await self._control.get_file_xattr(space_of(found, errno.ENODATA), own)
         _require_namespace(name)
         try:
             return found.xattrs[name]
@@ -61,19 +71,14 @@ class ExtendedAttributes(Answers):
 
     async def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:
         found = self._tree.get(inode)
-        if _mount_name(found, name) is not None:
-            raise SyscallError(errno.EPERM)
-        if (own := _file_name(name)) is not None:
-            await self._control.remove_file_xattr(space_of(found, errno.ENODATA), own, ctx.pid)
-        else:
-            _require_namespace(name)
-            if found.xattrs.pop(name, None) is None:
-                raise SyscallError(errno.ENODATA)
-            found.touch_changed()
+        _require_namespace(name)
+        if found.xattrs.pop(name, None) is None:
+            raise SyscallError(errno.ENODATA)
+        found.touch_changed()
 
     @staticmethod
-    def _require_owner(inode: Inode, ctx: RequestContext) -> None:
-        if ctx.uid not in (0, os.getuid(), inode.uid):
+    def _require_owner(inode: Inode, caller: shim.Caller) -> None:
+        if caller.uid not in (0, os.getuid(), inode.uid):
             raise SyscallError(errno.EPERM)
 
 
@@ -86,13 +91,6 @@ def _require_namespace(name: bytes) -> None:
         raise SyscallError(errno.EINVAL)
 
 
-def _file_name(name: bytes) -> str | None:
-    """``name`` as text if it is one of our attributes of a file."""
-    return name.decode(errors="replace") if name.startswith(xattrs.FILE_PREFIX.encode()) else None
-
-
-def _mount_name(inode: Inode, name: bytes) -> str | None:
-    """``name`` as text if it is one of our attributes of the mount's root."""
-    if inode.number == ROOT and name.startswith(xattrs.MOUNT_PREFIX.encode()):
-        return name.decode(errors="replace")
-    return None
+def _is_of_mount(name: str) -> bool:
+    """Is it one of the mount's root? (The shim asks us about these there alone.)"""
+    return name.startswith(xattrs.MOUNT_PREFIX)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 import trio
@@ -132,7 +132,7 @@ class Purges:
                 while drains := await self._begin_batch(
                     self._memory.shortage(pages), this, Cause.WRITER
                 ):
-                    trio.lowlevel.spawn_system_task(self._finish, drains, Cause.WRITER)
+                    self._start_finishing(drains, Cause.WRITER)
 
     async def unmark(self, parts: list[Part], *, record_lost: bool = False) -> list[int]:
         """NONVOLATILE for ``parts``, all at one moment; the bytes of each that were purged."""
@@ -149,7 +149,8 @@ class Purges:
         zeroed = [(space, space.zeroed_by_unmark(*span)) for space, span in parts]
         if any(pages for _, pages in zeroed):
             newest = self._memory.newest_age
-            await self._drain([space.begin_purge(runs(pages), newest) for space, pages in zeroed])
+            drains = [space.begin_purge(runs(pages), newest) for space, pages in zeroed]
+            await self._start(lambda: self._drain(drains)).wait()
         while any(space.draining(space.touched(*span)) for space, span in parts):
             await self._drain_ended.wait()
 
@@ -173,8 +174,7 @@ class Purges:
 
     async def flush(self, ino: int) -> None:
         """Let the kernel write back what it holds of an inode, and drop it."""
-        await self._notify([Notice(ino, 0, 0)])
-        self._announce()
+        await self._start(lambda: self._notify([Notice(ino, 0, 0)])).wait()
 
     async def wait_idle(self) -> None:
         """Return when no purge is under way; the caller keeps new ones from starting."""
@@ -223,10 +223,37 @@ class Purges:
         self.history.record(cause, sum(drain.dropped for drain in drains), time.time())
 
     async def _finish(self, drains: list[Drain], cause: Cause) -> None:
-        """End purges, and tell of them."""
-        await self._drain(drains)
-        for drain in drains:
-            self._news.purged(drain, cause)
+        """End purges, and tell of them. They end also if whoever waits here is cancelled."""
+        await self._start_finishing(drains, cause).wait()
+
+    def _start_finishing(self, drains: list[Drain], cause: Cause) -> trio.Event:
+        async def finish() -> None:
+            await self._drain(drains)
+            for drain in drains:
+                self._news.purged(drain, cause)
+
+        return self._start(finish)
+
+    def _start(self, work: Callable[[], Awaitable[None]]) -> trio.Event:
+        """Start work that ends even if whoever waits for it is cancelled; the event tells when.
+
+        A purge is half done until the kernel has answered.
+        """
+        done = trio.Event()
+        self._running += 1
+        trio.lowlevel.spawn_system_task(self._run, work, done)
+        return done
+
+    async def _run(self, work: Callable[[], Awaitable[None]], done: trio.Event) -> None:
+        try:
+            with trio.CancelScope(shield=True):
+                await work()
+        except Exception:  # would end the daemon, and with it every file
+            log.exception("a purge failed unexpectedly")
+        finally:
+            self._running -= 1
+            self._announce()
+            done.set()
 
     async def _drain(self, drains: list[Drain]) -> None:
         """Make the kernel drop what the drains hold, then end them."""
@@ -246,18 +273,10 @@ class Purges:
                 self.drops.add(trio.current_time() - started)
             for drain in drains:
                 drain.space.end_purge(drain)
-            self._announce()
 
     async def _notify(self, notices: list[Notice]) -> None:
-        if not notices:
-            return
-        self._running += 1
-        try:
-            # Not to be cancelled: a purge is half done until the kernel has answered.
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self._invalidate_all, notices)
-        finally:
-            self._running -= 1
+        if notices:
+            await trio.to_thread.run_sync(self._invalidate_all, notices)
 
     def _invalidate_all(self, notices: list[Notice]) -> None:
         for notice in notices:

@@ -16,6 +16,8 @@ ffi.cdef(
     int fuse_reply_write(fuse_req_t req, size_t count);
     int fuse_reply_lseek(fuse_req_t req, int64_t offset);
     int fuse_reply_ioctl(fuse_req_t req, int result, const void *out, size_t size);
+    int fuse_reply_xattr(fuse_req_t req, size_t count);
+    int fuse_reply_buf(fuse_req_t req, const char *buf, size_t size);
 
     struct procmap_found {
         uint64_t start, end, offset, ino;
@@ -29,11 +31,17 @@ ffi.cdef(
     unsigned shim_uid(fuse_req_t req);
     unsigned shim_gid(fuse_req_t req);
     int shim_tid(fuse_req_t req);
+    void shim_watch_interrupt(fuse_req_t req);
 
     int shim_took_hold(void);
     int shim_invalidate(uint64_t ino, int64_t offset, int64_t length);
 
     extern "Python" {
+        void shim_on_interrupt(fuse_req_t);
+        void shim_on_set_control(fuse_req_t, uint64_t ino, const char *name, const char *value,
+                                 size_t size);
+        void shim_on_get_control(fuse_req_t, uint64_t ino, const char *name, size_t size);
+        void shim_on_remove_control(fuse_req_t, uint64_t ino, const char *name);
         void shim_on_ioctl(fuse_req_t, uint64_t fh, unsigned cmd, const void *in, size_t in_size,
                            size_t out_size, int tid);
         void shim_on_fallocate(fuse_req_t, uint64_t fh, int mode, int64_t offset, int64_t length);

@@ -24,6 +24,11 @@ static void shim_on_lseek(fuse_req_t, uint64_t fh, int64_t offset, int whence);
 static void shim_on_tmpfile(fuse_req_t, uint64_t parent, unsigned mode, int flags);
 static void shim_on_write(fuse_req_t, uint64_t fh, const char *data, size_t size, int64_t offset,
 			  int write_back);
+static void shim_on_interrupt(fuse_req_t);
+static void shim_on_set_control(fuse_req_t, uint64_t ino, const char *name, const char *value,
+				size_t size);
+static void shim_on_get_control(fuse_req_t, uint64_t ino, const char *name, size_t size);
+static void shim_on_remove_control(fuse_req_t, uint64_t ino, const char *name);
 
 #define HAS_TMPFILE (FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17))
 
@@ -67,11 +72,22 @@ static void on_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence,
 	shim_on_lseek(req, fi->fh, offset, whence);
 }
 
+/* Is it an attribute of the control interface? (abi/xattrs.py) Those may wait, so they are ours. */
+static int is_control(fuse_ino_t ino, const char *name)
+{
+	static const char of_files[] = "user.fvrange.", of_mounts[] = "user.vfs_volatile.";
+
+	return strncmp(name, of_files, sizeof of_files - 1) == 0 ||
+	       (ino == FUSE_ROOT_ID && strncmp(name, of_mounts, sizeof of_mounts - 1) == 0);
+}
+
 /* The kernel asks for this before every write(2); as long as no file has it, that need not cost. */
 static void on_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
 	if (!capabilities && strcmp(name, "security.capability") == 0)
 		fuse_reply_err(req, ENODATA);
+	else if (is_control(ino, name))
+		shim_on_get_control(req, ino, name, size);
 	else
 		wrapped.getxattr(req, ino, name, size);
 }
@@ -81,7 +97,18 @@ static void on_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const 
 {
 	if (strcmp(name, "security.capability") == 0)
 		capabilities = 1;
-	wrapped.setxattr(req, ino, name, value, size, flags);
+	if (is_control(ino, name))
+		shim_on_set_control(req, ino, name, value, size);
+	else
+		wrapped.setxattr(req, ino, name, value, size, flags);
+}
+
+static void on_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
+{
+	if (is_control(ino, name))
+		shim_on_remove_control(req, ino, name);
+	else
+		wrapped.removexattr(req, ino, name);
 }
 
 #if HAS_TMPFILE
@@ -107,6 +134,7 @@ static const struct fuse_lowlevel_ops *amend(struct fuse_lowlevel_ops *ops,
 	ops->init = on_init;
 	ops->getxattr = on_getxattr;
 	ops->setxattr = on_setxattr;
+	ops->removexattr = on_removexattr;
 	ops->ioctl = on_ioctl;
 	ops->fallocate = on_fallocate;
 	ops->lseek = on_lseek;
@@ -187,6 +215,18 @@ static unsigned shim_gid(fuse_req_t req)
 static int shim_tid(fuse_req_t req)
 {
 	return fuse_req_ctx(req)->pid;
+}
+
+static void on_interrupt(fuse_req_t req, void *data)
+{
+	(void)data;
+	shim_on_interrupt(req);
+}
+
+/* Have Python told when the caller of a request gets a signal, if it has not one already. */
+static void shim_watch_interrupt(fuse_req_t req)
+{
+	fuse_req_interrupt_func(req, on_interrupt, NULL);
 }
 
 /* Has pyfuse3's session come through here? */

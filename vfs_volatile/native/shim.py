@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
 from vfs_volatile.errors import SyscallError
+from vfs_volatile.native.requests import Request, Requests
 
 log = logging.getLogger(__name__)
 
@@ -74,15 +75,28 @@ class Handlers(Protocol):
 
     async def ioctl(self, fh: int, command: int, data: bytes, tid: int) -> bytes: ...
 
+    # Extended attributes that are the control interface; all others are pyfuse3's.
+
+    async def set_control(self, ino: int, name: str, value: bytes, caller: Caller) -> None: ...
+
+    async def get_control(self, ino: int, name: str, caller: Caller) -> bytes: ...
+
+    async def remove_control(self, ino: int, name: str, caller: Caller) -> None: ...
+
 
 _handlers: Handlers
 _spawn: Spawn
+requests: Requests
+"""Those that may wait."""
 
 
-def install(handlers: Handlers, spawn: Spawn) -> None:
-    """Serve the session's requests with ``handlers``; before the first request arrives."""
-    global _handlers, _spawn
-    _handlers, _spawn = handlers, spawn
+def install(handlers: Handlers, spawn: Spawn, is_dying: Callable[[int], bool]) -> None:
+    """Serve the session's requests with ``handlers``; before the first request arrives.
+
+    ``is_dying(tid)``: has this thread been killed?
+    """
+    global _handlers, _spawn, requests
+    _handlers, _spawn, requests = handlers, spawn, Requests(is_dying)
 
 
 def took_hold() -> bool:
@@ -109,15 +123,32 @@ def _errno_of(error: BaseException) -> int:
     return errno.EIO
 
 
-async def _answer_later(
-    req: Any, call: Callable[[], Awaitable[Any]], reply: Callable[[Any], object]
+def _answer_later(
+    name: str,
+    req: Any,
+    call: Callable[[], Awaitable[Any]],
+    reply: Callable[[Any], object],
 ) -> None:
-    try:
-        result = await call()
-    except Exception as error:
-        lib.fuse_reply_err(req, _errno_of(error))
-    else:
-        reply(result)
+    """Start a task that makes the call and answers, unless somebody else has to before."""
+    _spawn(_serve, name, req, call, reply)
+
+
+async def _serve(
+    name: str, req: Any, call: Callable[[], Awaitable[Any]], reply: Callable[[Any], object]
+) -> None:
+    request = Request(name, lib.shim_tid(req), lambda code: lib.fuse_reply_err(req, code))
+    lib.shim_watch_interrupt(req)
+    await requests.serve(_key(req), request, call, reply, _errno_of)
+
+
+def _key(req: Any) -> int:
+    return int(ffi.cast("uintptr_t", req))
+
+
+@ffi.def_extern()  # type: ignore[untyped-decorator]
+def shim_on_interrupt(req: Any) -> None:
+    # Nothing more here: libfuse holds a lock of the request.
+    _spawn(requests.interrupted, _key(req))
 
 
 @ffi.def_extern()  # type: ignore[untyped-decorator]
@@ -132,14 +163,13 @@ def shim_on_write(req: Any, fh: int, data: Any, size: int, offset: int, write_ba
         lib.fuse_reply_write(req, stored)
     else:
         later = stored
-        _spawn(_answer_later, req, lambda: later, lambda result: lib.fuse_reply_write(req, result))
+        _answer_later("write", req, lambda: later, lambda result: lib.fuse_reply_write(req, result))
 
 
 @ffi.def_extern()  # type: ignore[untyped-decorator]
 def shim_on_tmpfile(req: Any, parent: int, mode: int, flags: int) -> None:
-    caller = Caller(lib.shim_uid(req), lib.shim_gid(req), lib.shim_tid(req))
     try:
-        new, fh = _handlers.tmpfile(parent, mode, flags, caller)
+        new, fh = _handlers.tmpfile(parent, mode, flags, _caller(req))
     except Exception as error:
         lib.fuse_reply_err(req, _errno_of(error))
     else:
@@ -148,8 +178,8 @@ def shim_on_tmpfile(req: Any, parent: int, mode: int, flags: int) -> None:
 
 @ffi.def_extern()  # type: ignore[untyped-decorator]
 def shim_on_fallocate(req: Any, fh: int, mode: int, offset: int, length: int) -> None:
-    _spawn(
-        _answer_later,
+    _answer_later(
+        "fallocate",
         req,
         lambda: _handlers.fallocate(fh, mode, offset, length),
         lambda _: lib.fuse_reply_err(req, 0),
@@ -158,8 +188,8 @@ def shim_on_fallocate(req: Any, fh: int, mode: int, offset: int, length: int) ->
 
 @ffi.def_extern()  # type: ignore[untyped-decorator]
 def shim_on_lseek(req: Any, fh: int, offset: int, whence: int) -> None:
-    _spawn(
-        _answer_later,
+    _answer_later(
+        "lseek",
         req,
         lambda: _handlers.lseek(fh, offset, whence),
         lambda result: lib.fuse_reply_lseek(req, result),
@@ -171,9 +201,55 @@ def shim_on_ioctl(
     req: Any, fh: int, cmd: int, data: Any, in_size: int, out_size: int, tid: int
 ) -> None:
     taken = bytes(ffi.buffer(data, in_size)) if in_size else b""
-    _spawn(
-        _answer_later,
+    _answer_later(
+        f"ioctl {cmd:#x}",
         req,
         lambda: _handlers.ioctl(fh, cmd, taken, tid),
         lambda result: lib.fuse_reply_ioctl(req, 0, result, min(len(result), out_size)),
     )
+
+
+@ffi.def_extern()  # type: ignore[untyped-decorator]
+def shim_on_set_control(req: Any, ino: int, name: Any, value: Any, size: int) -> None:
+    text, taken = _text(name), bytes(ffi.buffer(value, size))
+    caller = _caller(req)
+    _answer_later(
+        f"setxattr {text}",
+        req,
+        lambda: _handlers.set_control(ino, text, taken, caller),
+        lambda _: lib.fuse_reply_err(req, 0),
+    )
+
+
+@ffi.def_extern()  # type: ignore[untyped-decorator]
+def shim_on_get_control(req: Any, ino: int, name: Any, size: int) -> None:
+    text, caller = _text(name), _caller(req)
+
+    def reply(value: bytes) -> None:
+        if not size:
+            lib.fuse_reply_xattr(req, len(value))
+        elif len(value) > size:
+            lib.fuse_reply_err(req, errno.ERANGE)
+        else:
+            lib.fuse_reply_buf(req, value, len(value))
+
+    _answer_later(f"getxattr {text}", req, lambda: _handlers.get_control(ino, text, caller), reply)
+
+
+@ffi.def_extern()  # type: ignore[untyped-decorator]
+def shim_on_remove_control(req: Any, ino: int, name: Any) -> None:
+    text, caller = _text(name), _caller(req)
+    _answer_later(
+        f"removexattr {text}",
+        req,
+        lambda: _handlers.remove_control(ino, text, caller),
+        lambda _: lib.fuse_reply_err(req, 0),
+    )
+
+
+def _caller(req: Any) -> Caller:
+    return Caller(lib.shim_uid(req), lib.shim_gid(req), lib.shim_tid(req))
+
+
+def _text(name: Any) -> str:
+    return bytes(ffi.string(name)).decode(errors="replace")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -62,6 +63,19 @@ def _stat(pid: int) -> list[bytes]:
     """The fields of ``stat``, numbered as in proc_pid_stat(5); the first three are left empty."""
     with open(f"/proc/{pid}/stat", "rb") as file:
         return [b"", b"", b"", *file.read().rpartition(b") ")[2].split()]
+
+
+def is_dying(tid: int) -> bool:
+    """Has thread ``tid`` ended, or been killed? A fatal signal is SIGKILL for each thread
+    (complete_signal in linux/kernel/signal.c).
+    """
+    try:
+        with open(f"/proc/{tid}/status", "rb") as file:
+            status = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    pending = int(status.partition(b"\nSigPnd:")[2].split(None, 1)[0], 16)
+    return bool(pending >> (signal.SIGKILL - 1) & 1)
 
 
 def identify(pid: int) -> ProcessId | None:

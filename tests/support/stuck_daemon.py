@@ -1,0 +1,45 @@
+"""The program with a fault: what its requests wait for never ends, until a file is removed.
+
+    python -m tests.support.stuck_daemon mount DIR ...
+
+As long as DIR.look exists no look at the processes ends, as long as DIR.notify exists the kernel
+does not drop anything, and as long as DIR.busy exists the serving thread stays where it is once
+it is asked for statistics. The limits of the watchdog are a second and three.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vfs_volatile.cli import main
+from vfs_volatile.daemon import watchdog
+from vfs_volatile.fs import control
+from vfs_volatile.native import shim
+from vfs_volatile.processes.mappings import MappingScanner
+
+
+def held_by(switch: Path, call: Callable[..., Any]) -> Callable[..., Any]:
+    """``call``, which returns only when ``switch`` is not there."""
+
+    def wait(*arguments: Any) -> Any:
+        while switch.exists():
+            time.sleep(0.005)  # the pause of a poll
+        return call(*arguments)
+
+    return wait
+
+
+if __name__ == "__main__":
+    directory = sys.argv[2]
+    scan, statistics = MappingScanner.scan, control.Control.statistics
+    MappingScanner.scan = held_by(Path(directory + ".look"), scan)  # type: ignore[method-assign]
+    shim.invalidate = held_by(Path(directory + ".notify"), shim.invalidate)
+    control.Control.statistics = held_by(  # type: ignore[method-assign]
+        Path(directory + ".busy"), statistics
+    )
+    watchdog.LOG_SECONDS, watchdog.FAIL_SECONDS, watchdog.TICK_SECONDS = 1.0, 3.0, 0.1
+    sys.exit(main(sys.argv[1:]))
