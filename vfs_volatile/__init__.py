@@ -8,7 +8,13 @@ files of a vfs-volatile mount. It needs the standard library alone::
         ...
         if fvrange(file, 0, 0, VRANGE_NONVOLATILE):         # bytes found purged
             rebuild(file)
+
+:class:`VolatileCache` is a mapping that many processes share, on top of it.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from vfs_volatile.abi.ioctls import (
     VRANGE_FULL,
@@ -20,7 +26,11 @@ from vfs_volatile.abi.ioctls import (
     vrange_priority,
 )
 from vfs_volatile.client.calls import fvrange, fvrange_many, fvrange_next, fvrange_purge
-from vfs_volatile.client.mapped import mvrange
+
+if TYPE_CHECKING:
+    from vfs_volatile.client.cache.volatile_cache import CacheStats, VolatileCache
+    from vfs_volatile.client.mapped import mvrange
+    from vfs_volatile.errors import CacheFormatError
 
 __version__ = "0.1.0"
 
@@ -31,6 +41,9 @@ __all__ = [
     "VRANGE_SIGBUS",
     "VRANGE_VOLATILE",
     "VRANGE_ZERO",
+    "CacheFormatError",
+    "CacheStats",
+    "VolatileCache",
     "__version__",
     "fvrange",
     "fvrange_many",
@@ -39,3 +52,25 @@ __all__ = [
     "mvrange",
     "vrange_priority",
 ]
+
+_LATER = {
+    "CacheFormatError": "vfs_volatile.errors",
+    "CacheStats": "vfs_volatile.client.cache.volatile_cache",
+    "VolatileCache": "vfs_volatile.client.cache.volatile_cache",
+    "mvrange": "vfs_volatile.client.mapped",
+}
+"""What is imported when it is first asked for: a program pays for what it uses."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    found: object = getattr(import_module(_LATER[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

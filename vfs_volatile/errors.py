@@ -4,6 +4,8 @@
 
     VolatileError               never raised itself
     +-- SyscallError            a request the kernel must answer with an errno
+    +-- PurgedError             data were asked for that the mount has dropped (an OSError, too)
+    +-- CacheFormatError        a file that is no VolatileCache, or not one of ours (a ValueError)
     +-- UserError               a command that cannot be done; its text is one line: cause; mend
         +-- UsageError          a command that makes no sense as given
 """
@@ -11,6 +13,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from errno import ENODATA
+from typing import Self
 
 
 class VolatileError(Exception):
@@ -23,6 +28,23 @@ class SyscallError(VolatileError):
     def __init__(self, errno: int) -> None:
         super().__init__(os.strerror(errno))
         self.errno = errno
+
+
+class PurgedError(VolatileError, OSError):
+    """Data that were asked for have been purged; ``errno`` is ENODATA."""
+
+    def __init__(self, ranges: Sequence[tuple[int, int]]) -> None:
+        lost = sum(length for _, length in ranges)
+        OSError.__init__(self, ENODATA, f"{lost} bytes in {len(ranges)} ranges were purged")
+        self.ranges = list(ranges)
+        """(start, length) in bytes of the file."""
+
+    def __reduce__(self) -> tuple[type[Self], tuple[list[tuple[int, int]]]]:
+        return type(self), (self.ranges,)
+
+
+class CacheFormatError(VolatileError, ValueError):
+    """The file is not, or no longer, one that this version of VolatileCache can use."""
 
 
 class UserError(VolatileError):

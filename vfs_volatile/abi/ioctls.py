@@ -6,7 +6,6 @@ A request carries its struct in and out by value (``_IOWR``), so it holds no poi
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import NamedTuple
 
 VRANGE_NONVOLATILE = 0
@@ -93,14 +92,13 @@ class FvrangeInfo(NamedTuple):
         return _INFO.pack(*self)
 
 
-@dataclass(frozen=True)
-class FvrangeVec:
+class FvrangeVec(NamedTuple):
     """``struct fvrange_vec``: ranges of one file, as (start, length, purged)."""
 
     mode: int
     behavior: int
     ranges: list[tuple[int, int, int]]
-    count: int | None = None
+    counted: int | None = None
     """How many ranges the sender says are meant; only what was unpacked has it."""
     reserved: int = 0
 

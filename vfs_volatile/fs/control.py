@@ -9,7 +9,7 @@ import errno
 import json
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TypeVar
 
 from vfs_volatile.abi import ioctls, xattrs
@@ -135,7 +135,7 @@ class Control:
 
     async def _vec(self, space: AddressSpace, vec: FvrangeVec, tid: int) -> FvrangeVec:
         """FVRANGE for many ranges, all or nothing and at one moment."""
-        if vec.reserved or vec.count != len(vec.ranges):
+        if vec.reserved or vec.counted != len(vec.ranges):
             raise SyscallError(errno.EINVAL)
         check_range(FvrangeArgs(0, 0, vec.mode, vec.behavior))
         for start, length, _ in vec.ranges:
@@ -147,12 +147,12 @@ class Control:
             for start, length, _ in vec.ranges
         ]
         if done:
-            self._record_vec(space, replace(vec, ranges=done), tid)
+            self._record_vec(space, vec._replace(ranges=done), tid)
         if vec.mode == ioctls.VRANGE_VOLATILE:
             parts = [(space, (start, length)) for start, length, _ in done]
             purged = await self._aids.after_mark(parts, [found for *_, found in done])
             done = [(*span, found) for (_, span), found in zip(parts, purged, strict=True)]
-        return replace(vec, ranges=done)
+        return vec._replace(ranges=done)
 
     def _record_vec(self, space: AddressSpace, vec: FvrangeVec, tid: int) -> None:
         spans = [(start, length) for start, length, _ in vec.ranges]

@@ -1,0 +1,212 @@
+"""Many processes on one VolatileCache, killed at any moment, under purges, and a ledger."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.cacher import LEDGER_BYTES, WRITERS
+from tests.support.mount import ROOT, MountFactory
+from tests.support.waiting import eventually
+from vfs_volatile import VolatileCache
+
+SECONDS = 5.0
+
+
+class Troupe:
+    """The processes of one torture."""
+
+    def __init__(self, cache: Path, ledger: Path) -> None:
+        self._cache = cache
+        self._ledger = ledger
+        ledger.write_bytes(bytes(LEDGER_BYTES))
+        self._seeds = iter(range(10_000))
+
+    def start(self, role: str, number: int, seconds: float) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "tests.support.cacher", role, self._cache, self._ledger),
+                *(str(number), str(next(self._seeds)), str(seconds)),
+            ],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, int, int]:
+    """(steps, hits, misses) of a process that ends by itself."""
+    output, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, errors
+    steps, hits, misses = map(int, output.split())
+    return steps, hits, misses
+
+
+@pytest.mark.timeout(60)
+def test_writers_that_are_killed_leave_a_cache_that_tells_no_lies(
+    mount: MountFactory, tmp_path: Path
+) -> None:
+    fs = mount(budget="2M", deadline=50)
+    troupe = Troupe(fs.path / "cache", tmp_path / "ledger")
+    readers = [troupe.start("reader", 0, SECONDS) for _ in range(2)]
+    purger = troupe.start("purger", 0, SECONDS)
+    writers = [troupe.start("writer", number, 60) for number in range(WRITERS)]
+    dice = random.Random(1)
+    killed = 0
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        time.sleep(dice.random() * 0.1)  # the moment of the kill is what is random here
+        number = dice.randrange(WRITERS)
+        if writers[number].poll() is not None:
+            pytest.fail(f"a writer ended by itself: {writers[number].communicate()[1]}")
+        writers[number].kill()
+        writers[number].communicate(timeout=10)
+        writers[number] = troupe.start("writer", number, 60)
+        killed += 1
+    found = [finish(process) for process in readers]
+    finish(purger)
+    for process in writers:
+        process.kill()
+        process.communicate(timeout=10)
+    assert killed > 20
+    assert sum(hits for _, hits, _ in found) > 1000, found
+    with VolatileCache(fs.path / "cache") as cache:
+        cache["afterwards"] = "it works"
+        assert cache["afterwards"] == "it works"
+
+
+@pytest.mark.timeout(60)
+def test_undisturbed_writers_and_readers(mount: MountFactory, tmp_path: Path) -> None:
+    """No purge, no kill: so a reader finds most of what was set."""
+    fs = mount(deadline=50)
+    troupe = Troupe(fs.path / "cache", tmp_path / "ledger")
+    writers = [troupe.start("writer", number, 2) for number in range(WRITERS)]
+    readers = [troupe.start("reader", 0, 2) for _ in range(2)]
+    for process in writers:
+        finish(process)
+    for process in readers:
+        steps, hits, _ = finish(process)
+        assert hits > steps / 2
+
+
+BUILD = """
+import os, sys
+from vfs_volatile import VolatileCache
+
+cache = VolatileCache(sys.argv[1], size=1 << 20)
+evidence = sys.argv[2]
+sys.stdin.readline()
+for number in range(60):
+    def build():
+        os.close(os.open(f"{evidence}/building-{number}", os.O_CREAT | os.O_EXCL))
+        with open(f"{evidence}/built-{number}", "a") as built:
+            built.write("x")
+        os.unlink(f"{evidence}/building-{number}")
+        return number
+    assert cache.get_or_create(number, build) == number
+print("done")
+"""
+
+
+def test_one_builder_at_a_time_and_one_in_all(mount: MountFactory, tmp_path: Path) -> None:
+    """Nothing is purged, so what one process has built no other builds again."""
+    fs = mount()
+    builders = [
+        subprocess.Popen(
+            [sys.executable, "-c", BUILD, fs.path / "cache", tmp_path],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    for process in builders:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in builders:
+        output, errors = process.communicate(timeout=20)
+        assert (output, errors) == ("done\n", "")
+    built = [(tmp_path / f"built-{number}").read_text() for number in range(60)]
+    assert built == ["x"] * 60
+
+
+HANG = """
+import sys, time
+from vfs_volatile import VolatileCache
+
+def build():
+    print("building", flush=True)
+    time.sleep(60)
+
+VolatileCache(sys.argv[1], size=1 << 20).get_or_create("key", build)
+"""
+WAIT = """
+import sys
+from vfs_volatile import VolatileCache
+
+print(VolatileCache(sys.argv[1]).get_or_create("key", lambda: "built by the next"))
+"""
+
+
+def test_when_a_builder_is_killed_the_next_one_builds(mount: MountFactory) -> None:
+    fs = mount()
+    path = str(fs.path / "cache")
+    command = [sys.executable, "-c", HANG, path]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as builder:
+        assert builder.stdout is not None
+        assert builder.stdout.readline() == "building\n"
+        command = [sys.executable, "-c", WAIT, path]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as waiting:
+            assert waiting.stdout is not None
+            # It waits in fcntl(F_OFD_SETLKW); /proc/locks shows the waiter of a lock with an arrow.
+            assert eventually(lambda: "-> OFDLCK" in Path("/proc/locks").read_text())
+            assert waiting.poll() is None
+            os.kill(builder.pid, signal.SIGKILL)
+            assert waiting.stdout.readline() == "built by the next\n"
+
+
+MAKE = """
+import sys
+from vfs_volatile import VolatileCache
+
+sys.stdin.readline()
+for number in range(40):
+    with VolatileCache(f"{sys.argv[1]}/{number}", size=1 << 20) as cache:
+        cache[sys.argv[2]] = number
+        assert cache[sys.argv[2]] == number
+"""
+
+
+def test_two_that_make_the_same_cache_at_once(mount: MountFactory) -> None:
+    fs = mount()
+    makers = [
+        subprocess.Popen(
+            [sys.executable, "-c", MAKE, fs.path, name],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in ("one", "other")
+    ]
+    for process in makers:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in makers:
+        _, errors = process.communicate(timeout=20)
+        assert (process.returncode, errors) == (0, "")
+    for number in range(40):
+        with VolatileCache(fs.path / str(number)) as cache:
+            assert (cache["one"], cache["other"]) == (number, number)
