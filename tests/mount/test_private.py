@@ -8,6 +8,8 @@ from tests.support.files import VFile
 from tests.support.fvrange import PAGE, PARTIAL, pages
 from tests.support.mount import Mount, MountFactory
 from tests.support.waiting import eventually
+from vfs_volatile.native import kcmp
+from vfs_volatile.processes.kernel import Kernel
 
 
 @pytest.fixture
@@ -31,6 +33,33 @@ def test_they_go_once_the_mapping_is_gone(fs: Mount, file: VFile) -> None:
     file.purge()
     assert file.purged_pages() == []
     actor.unmap()
+    file.purge()
+    assert file.reads() == "XXXXXXXX"
+
+
+def test_a_process_that_has_slept_since_the_last_purge_is_remembered(
+    fs: Mount, file: VFile
+) -> None:
+    if not Kernel(compare=kcmp.compare_memory).tells_who_slept():
+        pytest.skip("this kernel does not tell who slept")
+    actor = fs.actor(file, "r").map("private", "r", 2, 1)
+
+    def remembered() -> bool:
+        file.purge()
+        return fs.stats()["processes_remembered"] != 0
+
+    assert eventually(remembered)
+    assert file.reads() == "XXcXXXXX"
+    file.unmark()
+    file.fill(8)
+    file.mark()
+    again = fs.actor(file, "r").map("private", "r", 4, 1)
+    file.purge()
+    assert file.reads() == "XXcXeXXX"
+    actor.unmap()
+    file.purge()
+    assert file.reads() == "XXXXeXXX"
+    again.unmap()
     file.purge()
     assert file.reads() == "XXXXXXXX"
 

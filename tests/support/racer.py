@@ -5,6 +5,8 @@
 Every page of FILE holds its letter, and is volatile. CLOCK is a file whose first eight bytes count
 the purges that have ended; one that began after a mapping was made may take nothing from it.
 
+The SEED also says how long a racer sleeps when it waits, so that some sleep through many looks.
+
 A ``purger`` purges all, counts, and writes purged pages anew. A ``mapper`` maps pages private, also
 in children, and watches that none goes that was there when the purges before its mapping had ended.
 A ``relay`` maps once (SEED 0: private, else shared, holding all) and hands the mapping from parent
@@ -31,6 +33,7 @@ from tests.support.fvrange import PAGE
 from vfs_volatile.client.mapped import mvrange
 
 VOLATILE, NONVOLATILE = 1, 0
+_PAUSES = (0.0005, 0.005, 0.03)
 
 
 class LieError(Exception):
@@ -40,7 +43,9 @@ class LieError(Exception):
 class Clock:
     """How many purges have ended."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, pause: float) -> None:
+        """``pause``: seconds between two looks at it."""
+        self._pause = pause
         with Path(path).open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), 8)
 
@@ -57,7 +62,7 @@ class Clock:
         while self.now < goal:
             if time.monotonic() > deadline:
                 return False
-            time.sleep(0.0005)  # the pause of a poll
+            time.sleep(self._pause)  # of a poll
         return True
 
 
@@ -194,8 +199,9 @@ ROLES = {"purger": purge, "mapper": map_private, "relay": relay, "voter": vote}
 
 
 def main(role: str, path: str, seconds: str, seed: str, clock: str) -> int:
+    purges = Clock(clock, _PAUSES[int(seed) % len(_PAUSES)])
     try:
-        ROLES[role](path, time.monotonic() + float(seconds), int(seed), Clock(clock))
+        ROLES[role](path, time.monotonic() + float(seconds), int(seed), purges)
     except LieError as lie:
         print(f"{role}, seed {seed}: {lie}", file=sys.stderr)
         return 1

@@ -30,14 +30,17 @@ from vfs_volatile.processes.connector import (
     subscribe,
 )
 from vfs_volatile.processes.identity import identify, look_at, process_of_thread
-from vfs_volatile.processes.mappings import MappingScanner, Query, query_text
+from vfs_volatile.processes.kernel import Kernel
+from vfs_volatile.processes.mappings import MappingScanner
 from vfs_volatile.processes.maps import (
     Mapping,
     OwnMount,
     Piece,
+    Query,
     mapped_pages,
     parse_maps,
     pieces_at,
+    query_text,
     read_maps,
 )
 from vfs_volatile.processes.openers import Openers, boot_ticks
@@ -329,7 +332,7 @@ def scan(
 ) -> list[Mapper]:
     """Who maps the file; an int is its inode."""
     ino = file if isinstance(file, int) else file.stat().st_ino
-    scanner = MappingScanner(OwnMount(TMPFS), only_uid=None, query=query)
+    scanner = MappingScanner(OwnMount(TMPFS), Kernel(query), only_uid=None)
     return scanner.scan({ino: openers or Openers()}).of(ino)
 
 
@@ -394,11 +397,11 @@ def test_what_cannot_be_read_counts_as_a_private_mapper(stage: Stage, file: Path
     assert eventually(lambda: boot_ticks() > youngest.born)
     openers = Openers()
     openers.add(hidden.pid)
-    scanner = MappingScanner(OwnMount(TMPFS), only_uid=None, query=refused)
+    scanner = MappingScanner(OwnMount(TMPFS), Kernel(refused), only_uid=None)
     found = scanner.scan({file.stat().st_ino: openers})
     assert found.of(file.stat().st_ino) == [Mapper(None, PageSpan(0, LAST_PAGE), private=True)]
     assert found.unreadable == {hidden.pid}, "the other is older than the open, and no opener"
-    elsewhere = MappingScanner(OwnMount(TMPFS), only_uid=os.getuid() + 12345, query=refused)
+    elsewhere = MappingScanner(OwnMount(TMPFS), Kernel(refused), only_uid=os.getuid() + 12345)
     assert elsewhere.scan({file.stat().st_ino: openers}).unreadable == set(), "cannot get there"
 
 

@@ -16,8 +16,9 @@ from tools.bench.mounts import VolatileMount, volatile_mount
 from vfs_volatile import VRANGE_NONVOLATILE, VRANGE_VOLATILE, fvrange
 from vfs_volatile.client.calls import fvrange_purge
 from vfs_volatile.native import procmap
-from vfs_volatile.processes.mappings import MappingScanner, Query, query_text
-from vfs_volatile.processes.maps import OwnMount
+from vfs_volatile.processes.kernel import Kernel
+from vfs_volatile.processes.mappings import MappingScanner
+from vfs_volatile.processes.maps import OwnMount, Query, query_text
 from vfs_volatile.processes.openers import Openers
 from vfs_volatile.units import PAGE_SIZE
 
@@ -199,7 +200,7 @@ def _ways() -> dict[str, Query]:
 def _look(mount: VolatileMount, fd: int, query: Query) -> Look:
     """A look for those who map ``fd``, like that of the daemon."""
     own = OwnMount(str(mount.path))
-    scanner = MappingScanner(own, only_uid=None, query=query)
+    scanner = MappingScanner(own, Kernel(query), only_uid=None)
     ino = os.fstat(fd).st_ino
     _ = own.numbers  # found once for all looks
 

@@ -44,6 +44,10 @@ class Statistics:
     )
     looks_at_processes: int = _counter("times", "the mappings of all processes were looked at")
     looks_milliseconds: int = _counter("milliseconds", "spent looking at them")
+    processes_asked: int = _counter("times", "a look asked a process what it has mapped")
+    processes_remembered: int = _counter(
+        "times", "a look did not ask a process, as it had slept since it was asked"
+    )
 
 
 MEANINGS: dict[str, Meaning] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import resource
 import signal
 import stat
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from vfs_volatile.native import procmap, shim  # isort: skip  # must come before pyfuse3
+from vfs_volatile.native import kcmp, procmap, shim  # isort: skip  # must come before pyfuse3
 
 import pyfuse3
 
@@ -42,8 +43,9 @@ from vfs_volatile.fs.ranking import Ranking
 from vfs_volatile.fs.tree import ROOT, Tree
 from vfs_volatile.processes.connector import subscribe
 from vfs_volatile.processes.identity import is_dying
-from vfs_volatile.processes.mappings import MappingScanner, query_text
-from vfs_volatile.processes.maps import OwnMount
+from vfs_volatile.processes.kernel import Kernel
+from vfs_volatile.processes.mappings import MappingScanner
+from vfs_volatile.processes.maps import OwnMount, query_text
 from vfs_volatile.store.arena import Arena
 from vfs_volatile.units import PAGE_SIZE
 
@@ -59,6 +61,9 @@ _MAX_TASKS = 10_000
 
 _STOP_SECONDS = 10.0
 """How long the end of the daemon waits for a purge under way."""
+
+_MOST_FILES = 4096
+"""Open files by which sleeping processes are followed, one for each thread."""
 
 
 def serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
@@ -199,11 +204,21 @@ def _facts(rules: Semantics, electorate: Electorate, triggers: Triggers | None) 
 
 def _scanner(config: MountConfig, own: OwnMount) -> MappingScanner:
     open_to_all = config.allow_other or os.getuid() == 0
+    query = procmap.query if procmap.available() else query_text
     return MappingScanner(
         own,
+        Kernel(query, kcmp.compare_memory),
         only_uid=None if open_to_all else os.getuid(),
-        query=procmap.query if procmap.available() else query_text,
+        most_files=_files_for_looks(),
     )
+
+
+def _files_for_looks() -> int:
+    """How many files the looks at processes may hold open: a quarter of what all may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = max(soft, min(hard, 4 * _MOST_FILES))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    return min(_MOST_FILES, limit // 4)
 
 
 def _mount(operations: Operations, config: MountConfig) -> None:

@@ -277,6 +277,8 @@ class Control:
             pressure_elsewhere=purges.history.pressure_elsewhere,
             looks_at_processes=purges.looks.durations.count,
             looks_milliseconds=round(1000 * purges.looks.durations.seconds),
+            processes_asked=purges.looks.asked,
+            processes_remembered=purges.looks.remembered,
         )
 
     def _report(self) -> dict[str, object]:

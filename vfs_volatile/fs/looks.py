@@ -35,6 +35,9 @@ class Looks:
         # -- mutable --
         self.durations = Durations()
         self.last_seconds = 0.0
+        self.asked = 0
+        self.remembered = 0
+        """How many processes all looks asked, and how many slept since they had been asked."""
         self.unreadable: list[int] = []
         """Processes whose mappings could not be read at the last look."""
 
@@ -56,6 +59,8 @@ class Looks:
             )
             self.last_seconds = trio.current_time() - started
             self.durations.add(self.last_seconds)
+            self.asked += found.asked
+            self.remembered += found.remembered
             self.unreadable = sorted(found.unreadable)
         self._electorate.catch_up()
         return {space.ino: self._objections(space, found.of(space.ino)) for space in spaces}

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from cffi import FFI
 
+SOURCES = ("shim.c", "procmap.c", "kcmp.c")
+
 ffi = FFI()
 
 ffi.cdef(
@@ -25,6 +27,7 @@ ffi.cdef(
     };
     int procmap_find(int fd, unsigned major, unsigned minor, uint64_t *at,
                      struct procmap_found *found, int room);
+    int kcmp_memory(int one, int other);
 
     int shim_reply_tmpfile(fuse_req_t req, uint64_t ino, unsigned mode, unsigned uid, unsigned gid,
                            int64_t now_ns, double timeout, uint64_t fh);
@@ -56,9 +59,9 @@ ffi.cdef(
 ffi.set_source_pkgconfig(
     "vfs_volatile.native._shim",
     ["fuse3"],
-    '#include "shim.c"\n#include "procmap.c"',
+    "".join(f'#include "{name}"\n' for name in SOURCES),
     include_dirs=[str(Path(__file__).parent)],
-    depends=[str(Path(__file__).parent / name) for name in ("shim.c", "procmap.c")],
+    depends=[str(Path(__file__).parent / name) for name in SOURCES],
     libraries=["dl"],
     extra_compile_args=["-D_FILE_OFFSET_BITS=64", "-Wall", "-Wextra"],
 )

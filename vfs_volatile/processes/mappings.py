@@ -6,18 +6,20 @@ inode, the file offset, and whether the mapping is shared or private.
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from vfs_volatile.core.consent import Mapper
 from vfs_volatile.core.pages import LAST_PAGE, PageSpan
-from vfs_volatile.processes.identity import ProcessId, identify, other_threads
-from vfs_volatile.processes.maps import OwnMount, device_name, mapped_pages, parse_maps, read_maps
+from vfs_volatile.processes.identity import ProcessId
+from vfs_volatile.processes.kernel import Kernel
+from vfs_volatile.processes.maps import OwnMount, mapped_pages
 from vfs_volatile.processes.openers import Openers
+from vfs_volatile.processes.sleepers import Mapped, Sleepers
 
 _MAX_PASSES = 20
 _PATIENCE = 5
@@ -39,6 +41,9 @@ class Mappers:
     by_inode: dict[int, list[Mapper]] = field(default_factory=dict)
     unreadable: set[int] = field(default_factory=set)
     """Processes whose mappings could not be read and who may have mapped one of the files."""
+    asked: int = 0
+    remembered: int = 0
+    """How many processes were asked, and of how many it was known what they have mapped."""
 
     def add(self, ino: int, mapper: Mapper) -> None:
         self.by_inode.setdefault(ino, []).append(mapper)
@@ -48,91 +53,100 @@ class Mappers:
         return self.by_inode.get(ino, [])
 
 
-Found = tuple[int, int, int, int, bool]
-"""A mapping: start and end address, offset into the file in bytes, inode, shared?"""
-
-Query = Callable[[int, int, int], list[Found]]
-"""``query(pid, major, minor)``: a process's mappings of files of that device. Raises OSError."""
-
-
-def query_text(pid: int, major: int, minor: int) -> list[Found]:
-    """A :data:`Query` that any kernel answers: from the text of ``maps``. Raises OSError."""
-    text = read_maps(pid)
-    device = device_name(major, minor)
-    if device not in text:
-        return []
-    return [
-        (found.start, found.end, found.offset, found.ino, found.shared)
-        for found in parse_maps(text)
-        if found.device == device
-    ]
-
-
 class MappingScanner:
     """Looks through /proc for mappings of one mount's files."""
 
-    def __init__(self, mount: OwnMount, *, only_uid: int | None, query: Query = query_text) -> None:
+    def __init__(
+        self, mount: OwnMount, kernel: Kernel, *, only_uid: int | None, most_files: int = 0
+    ) -> None:
+        """``most_files``: how many descriptors may be held open to remember who sleeps."""
         self._mount = mount
-        self._query = query
-        self._stay_unreadable: set[ProcessId | None] = set()
-        """Processes that were waited for in vain."""
+        self._kernel = kernel
         self._only_uid = only_uid
         """If set, only processes that run wholly as this user can reach the mount
         (fuse_permissible_uidgid in linux/fs/fuse/dir.c), so others need not be readable."""
+        self._stay_unreadable: set[ProcessId | None] = set()
+        """Processes that were waited for in vain."""
+        self._sleepers = Sleepers(kernel, most_files if kernel.tells_who_slept() else 0)
+        self._remembering = threading.Lock()
+        """Held by the look that uses ``_sleepers``."""
 
     def scan(self, opened: Opened) -> Mappers:
         """The mappings of these files that there are now; maybe newer ones too.
 
         What cannot be read counts as a private one of the whole file, if it may be one. Blocks for
-        a few milliseconds per hundred processes. A process that exits meanwhile may have left a
-        child with its mappings, so the list of processes is read until it holds no new one.
+        two milliseconds per thousand processes that sleep, and for a few per hundred others. For
+        worker threads: of several looks at the same time one remembers, the others ask all.
         """
         found = Mappers()
         for ino, openers in opened.items():
             if openers.unseen:
                 found.add(ino, _unknown())
+        if not self._remembering.acquire(blocking=False):
+            self._look(opened, found, Sleepers(self._kernel, 0))
+            return found
+        try:
+            self._look(opened, found, self._sleepers)
+        finally:
+            self._remembering.release()
+        return found
+
+    def _look(self, opened: Opened, found: Mappers, sleepers: Sleepers) -> None:
+        """A process that exits meanwhile may have left a child with its mappings, so the list of
+        processes is read until it holds no new one.
+        """
         seen = {os.getpid()}  # never maps its own mount
         for _ in range(_MAX_PASSES):
-            fresh = {int(name) for name in os.listdir("/proc") if name.isdigit()} - seen
+            fresh = self._kernel.pids() - seen
             if not fresh:
-                return found
+                sleepers.settle(seen)
+                return
             for pid in fresh:
-                self._scan_process(pid, opened, found)
+                mapped = sleepers.recall(pid)
+                if mapped is None:
+                    found.asked += 1
+                    mapped = self._ask(pid, opened, found, sleepers)
+                else:
+                    found.remembered += 1
+                for ino, mapper in mapped:
+                    if ino in opened:
+                        found.add(ino, mapper)
             seen |= fresh
         # Processes come faster than we can look, and any of them may be a child of a mapper.
         found.unreadable |= fresh
         for ino in opened:
             found.add(ino, _unknown())
-        return found
 
-    def _scan_process(self, pid: int, opened: Opened, found: Mappers) -> None:
+    def _ask(self, pid: int, opened: Opened, found: Mappers, sleepers: Sleepers) -> Mapped:
         try:
-            mappings = self._mappings_of(pid)
+            mapped = self._mapped_by(pid)
         except PermissionError:
             suspects = self._files_it_may_map(pid, opened)
             if suspects and self._becomes_readable(pid):
-                self._scan_process(pid, opened, found)
-                return
-            for ino in suspects:
-                found.add(ino, _unknown(pid))
+                return self._ask(pid, opened, found, sleepers)
+            if suspects:
                 found.unreadable.add(pid)
-            return
-        process = None
-        for start, end, offset, ino, shared in mappings:
-            if ino in opened:
-                process = process or identify(pid)
-                pages = mapped_pages(start, end, offset)
-                where = (start, end)
-                found.add(ino, Mapper(process, pages, not shared, pid=pid, addresses=where))
+            return [(ino, _unknown(pid)) for ino in suspects]
+        sleepers.learn(pid, mapped)
+        return mapped
 
-    def _mappings_of(self, pid: int) -> list[Found]:
-        """A process's mappings of our files, also if its first thread has ended before others."""
-        for thread in itertools.chain((pid,), other_threads(pid)):
+    def _mapped_by(self, pid: int) -> Mapped:
+        """A process's mappings of our files, also if its first thread has ended before others.
+
+        Raises PermissionError.
+        """
+        for tid in self._kernel.threads(pid):
             try:
-                return self._query(thread, *self._mount.numbers)
+                mappings = self._kernel.query(tid, *self._mount.numbers)
             except (FileNotFoundError, ProcessLookupError):
-                continue  # this thread has no memory (any more)
-        return []
+                continue
+            process = self._kernel.identify(pid) if mappings else None
+            mapped = []
+            for start, end, offset, ino, shared in mappings:
+                pages = mapped_pages(start, end, offset)
+                mapped.append((ino, Mapper(process, pages, not shared, pid, (start, end))))
+            return mapped
+        return []  # it has no memory (any more)
 
     def _files_it_may_map(self, pid: int, opened: Opened) -> list[int]:
         """The files that a process whose mappings cannot be read may have mapped."""
@@ -146,13 +160,13 @@ class MappingScanner:
         A child that has just been forked by such a process looks like this until it runs its own
         program. One that stays so is waited for once.
         """
-        process = identify(pid)
+        process = self._kernel.identify(pid)
         if process in self._stay_unreadable:
             return False
         for _ in range(_PATIENCE):
             time.sleep(_PATIENCE_SECONDS)  # in a worker thread
             try:
-                self._mappings_of(pid)
+                self._mapped_by(pid)
             except PermissionError:
                 continue
             return True

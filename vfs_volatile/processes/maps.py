@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from vfs_volatile.core.pages import PageSpan
@@ -31,6 +31,17 @@ class Mapping(NamedTuple):
     offset: int
     device: Device
     ino: int
+
+
+Found = tuple[int, int, int, int, bool]
+"""A mapping: start and end address, offset into the file in bytes, inode, shared?"""
+
+Query = Callable[[int, int, int], list[Found]]
+"""``query(tid, major, minor)``: the mappings of files of that device in the memory of a thread.
+
+Raises ProcessLookupError or FileNotFoundError (no such thread, or it has no memory),
+PermissionError (it may not be looked at).
+"""
 
 
 class Piece(NamedTuple):
@@ -97,6 +108,19 @@ def parse_maps(text: bytes) -> Iterator[Mapping]:
             device,
             int(ino),
         )
+
+
+def query_text(tid: int, major: int, minor: int) -> list[Found]:
+    """A :data:`Query` that any kernel answers: from the text of ``maps``."""
+    text = read_maps(tid)
+    device = device_name(major, minor)
+    if device not in text:
+        return []
+    return [
+        (found.start, found.end, found.offset, found.ino, found.shared)
+        for found in parse_maps(text)
+        if found.device == device
+    ]
 
 
 def pieces_at(mappings: Iterable[Mapping], address: int, length: int) -> list[Piece]:
