@@ -1,13 +1,14 @@
 # PYTHON chooses the interpreter for .venv, 3.11 or newer.
 PYTHON ?= python3
 VENV := .venv/bin
+PREFIX ?= /usr/local
 
 # What `make lock` resolves with.
 UV := uv==0.13.9
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup can-mount demo test check bench lock clean
+.PHONY: help setup can-mount demo test check bench install lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -29,6 +30,9 @@ check: setup ## check style, types, imports and C warnings
 
 bench: can-mount setup ## measure, beside tmpfs
 	@$(VENV)/python -m tools.bench
+
+install: setup ## put command, man pages, completion and systemd unit below PREFIX (/usr/local)
+	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' tools/install
 
 lock: ## resolve the Python packages anew into requirements.lock
 	$(PYTHON) -m venv build/lock
