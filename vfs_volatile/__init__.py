@@ -9,7 +9,8 @@ files of a vfs-volatile mount. It needs the standard library alone::
         if fvrange(file, 0, 0, VRANGE_NONVOLATILE):         # bytes found purged
             rebuild(file)
 
-:class:`VolatileCache` is a mapping that many processes share, on top of it.
+On top of it :class:`VolatileFile` reads and pins such data without a SIGBUS, and
+:class:`VolatileCache` is a mapping that many processes share.
 """
 
 from __future__ import annotations
@@ -29,8 +30,11 @@ from vfs_volatile.client.calls import fvrange, fvrange_many, fvrange_next, fvran
 
 if TYPE_CHECKING:
     from vfs_volatile.client.cache.volatile_cache import CacheStats, VolatileCache
+    from vfs_volatile.client.file import VolatileFile
     from vfs_volatile.client.mapped import mvrange
-    from vfs_volatile.errors import CacheFormatError
+    from vfs_volatile.client.pinned import Pinned
+    from vfs_volatile.client.unmark import Span
+    from vfs_volatile.errors import CacheFormatError, PurgedError
 
 __version__ = "0.1.0"
 
@@ -43,7 +47,11 @@ __all__ = [
     "VRANGE_ZERO",
     "CacheFormatError",
     "CacheStats",
+    "Pinned",
+    "PurgedError",
+    "Span",
     "VolatileCache",
+    "VolatileFile",
     "__version__",
     "fvrange",
     "fvrange_many",
@@ -56,7 +64,11 @@ __all__ = [
 _LATER = {
     "CacheFormatError": "vfs_volatile.errors",
     "CacheStats": "vfs_volatile.client.cache.volatile_cache",
+    "Pinned": "vfs_volatile.client.pinned",
+    "PurgedError": "vfs_volatile.errors",
+    "Span": "vfs_volatile.client.unmark",
     "VolatileCache": "vfs_volatile.client.cache.volatile_cache",
+    "VolatileFile": "vfs_volatile.client.file",
     "mvrange": "vfs_volatile.client.mapped",
 }
 """What is imported when it is first asked for: a program pays for what it uses."""
