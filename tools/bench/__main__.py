@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tools.bench import core_cost, data_path, deciding, ioctl_cost, purging
+from tools.bench import caching, core_cost, data_path, deciding, ioctl_cost, purging
 from tools.bench.figures import Figures
 
 Say = Callable[[str], None]
@@ -62,6 +62,7 @@ def _measure_all(quick: bool, say: Say) -> list[Figures]:
             *data_path.measure(work, quick, say),
             *purging.measure(work, quick, say),
             *deciding.measure(work, quick, say),
+            *caching.measure(work, quick, say),
         ]
 
 
