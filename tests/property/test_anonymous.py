@@ -147,7 +147,7 @@ class Anonymous(RuleBasedStateMachine):
             BitMap(self.model.alone(process)),
             BitMap(number for number, page in enumerate(pages) if page.purged),
         )
-        self.lineage.recount()
+        self.spaces[process].told_all()
 
     def _report_all(self) -> None:
         for process in self.spaces:
@@ -239,7 +239,7 @@ class Anonymous(RuleBasedStateMachine):
     @invariant()
     def is_consistent(self) -> None:
         self.lineage.check()
-        assert self.memory.resident == self.lineage._charged
+        assert self.memory.resident == self.lineage.charged
         for name, space in self.spaces.items():
             marks = self.model.processes[name].pages
             volatile = {n for n, page in enumerate(marks) if page.mark}

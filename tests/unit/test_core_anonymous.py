@@ -47,7 +47,7 @@ class World:
         """The process reports: pages it holds alone, and with others; pages it has dropped."""
         held = BitMap(alone) | BitMap(shared)
         space.report(ALL, held, BitMap(alone), BitMap(purged))
-        self.lineage.recount()
+        space.told_all()
 
     def victims(self, need: int = 1000) -> dict[int, set[int]]:
         """What is chosen, by key of the space."""

@@ -41,8 +41,9 @@ class Lineage:
         # -- mutable --
         self.members: list[AnonymousSpace] = []
         self._groups = numbers()
-        # INVARIANT: what memory.resident counts for this allocation: a shared page once.
-        self._charged = 0
+        # INVARIANT: what memory.resident counts for it.
+        self.charged = 0
+        """Pages of memory that it is in all: a shared one counts once."""
 
     def first(self) -> AnonymousSpace:
         """The memory of the process that allocates it."""
@@ -81,15 +82,15 @@ class Lineage:
     def recount(self) -> None:
         """What the members hold may have changed: charge memory with it."""
         held = self._count()
-        if held > self._charged:
-            self.memory.charge(held - self._charged)
+        if held > self.charged:
+            self.memory.charge(held - self.charged)
         else:
-            self.memory.uncharge(self._charged - held)
-        self._charged = held
+            self.memory.uncharge(self.charged - held)
+        self.charged = held
 
     def check(self) -> None:
         """Raise AssertionError if an invariant does not hold."""
-        assert self._charged == self._count(), "charged with another number of pages"
+        assert self.charged == self._count(), "charged with another number of pages"
         for space in self.members:
             space.check()
 
@@ -161,7 +162,7 @@ class AnonymousSpace:
     def report(self, span: PageSpan, held: BitMap, exclusive: BitMap, purged: BitMap) -> None:
         """What the process holds of ``span``, alone or not, and what it has dropped of it.
 
-        Call recount() of the lineage when all is said.
+        To be followed by told_all().
         """
         old = self.resident & page_set(span)
         self.resident -= old - held
@@ -170,6 +171,11 @@ class AnonymousSpace:
         self.exclusive |= held & exclusive
         self.unknown -= page_set(span)
         self.volatility.said(span, purged)
+
+    def told_all(self) -> None:
+        """Whatever had changed since the last time has been told."""
+        self.unknown.clear()
+        self.lineage.recount()
 
     # ---- what may go ----
 

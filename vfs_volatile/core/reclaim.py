@@ -42,6 +42,8 @@ class Round:
         self._reached: Order | None = None
         self.barred: dict[int, BitMap] = {}
         """What the looks of this round found."""
+        self.met_anonymous = False
+        """Did it meet memory that processes hold, who may keep it without being barred here?"""
         self.finished = False
         """Has it come to the end of the queue?"""
 
@@ -54,6 +56,7 @@ class Round:
         for entry in islice(self._memory.queue.from_order(self._reached), _SLICE):
             seen += 1
             self._reached = entry.order
+            self.met_anonymous |= isinstance(entry.space, AnonymousSpace)
             yield entry
         self.finished = seen < _SLICE
 

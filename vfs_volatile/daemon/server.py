@@ -30,6 +30,7 @@ from vfs_volatile.daemon.watchdog import Watchdog
 from vfs_volatile.errors import UserError
 from vfs_volatile.fs.addressed import Addressed
 from vfs_volatile.fs.aids import DebugAids
+from vfs_volatile.fs.anonymous import Anonymous
 from vfs_volatile.fs.control import Control
 from vfs_volatile.fs.electorate import Electorate
 from vfs_volatile.fs.inode import Inode
@@ -101,7 +102,7 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
     journal = Journal(tree.inodes)
     news = News(tree.inodes, journal, polls)
     looks = Looks(tree.inodes, rules, _scanner(config, own), electorate)
-    purges = Purges(memory, shim.invalidate, looks, news)
+    purges = Purges(memory, shim.invalidate, looks, news, Anonymous(memory))
     aids = DebugAids(purges)
     addressed = Addressed(own, rules, tree.inodes, purges, electorate, journal, aids)
     ranking = Ranking(tree.inodes)

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import TypeVar
 
-from vfs_volatile.abi import ioctls, xattrs
+from vfs_volatile.abi import anonymous, ioctls, xattrs
 from vfs_volatile.abi.ioctls import FvrangeArgs, FvrangeInfo, FvrangeVec
 from vfs_volatile.abi.statistics import Statistics
 from vfs_volatile.core.address_space import AddressSpace, ByteSpan
@@ -23,6 +23,7 @@ from vfs_volatile.errors import SyscallError
 from vfs_volatile.fs.addressed import Addressed
 from vfs_volatile.fs.aids import NAMES as AIDS
 from vfs_volatile.fs.aids import DebugAids
+from vfs_volatile.fs.anonymous import Attachment
 from vfs_volatile.fs.inode import Handle
 from vfs_volatile.fs.journal import Journal
 from vfs_volatile.fs.news import News, blockers_of
@@ -99,6 +100,11 @@ class Control:
         writing), EINVAL, ENXIO (NEXT past the last range), and what MVRANGE adds.
         """
         space = handle.inode.space
+        if space is not None and command in anonymous.COMMANDS:
+            handle.attachment, answer = await self._purges.anonymous.ioctl(
+                handle.attachment, command, data, tid
+            )
+            return answer
         if space is None or command not in _COMMANDS:
             raise SyscallError(errno.ENOTTY)
         self._addressed.catch_up()
@@ -120,6 +126,10 @@ class Control:
                 check_range(args)
                 purged = await self._addressed.mvrange(handle, args, tid)
         return args._replace(purged=purged).pack()
+
+    def detached(self, attachment: Attachment) -> None:
+        """The open file that stood for a process is closed."""
+        self._purges.anonymous.released(attachment)
 
     async def _fvrange(self, space: AddressSpace, args: FvrangeArgs, tid: int) -> int:
         check_range(args)
@@ -234,7 +244,9 @@ class Control:
             budget = self._memory.budget_pages * PAGE_SIZE
             self._journal.record("budget", bytes=budget, tid=tid)
         elif name == xattrs.MOUNT_PURGE:
-            wanted = self._memory.resident if text == "all" else pages_for(_parse(parse_size, text))
+            size = 0 if text == "all" else pages_for(_parse(parse_size, text))
+            await self._purges.anonymous.refresh()
+            wanted = self._memory.resident if text == "all" else size
             goal = self._memory.resident - wanted
             await self._purges.reclaim(lambda: self._memory.resident - goal, Cause.REQUEST)
         elif name in AIDS:

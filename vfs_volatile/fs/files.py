@@ -69,6 +69,8 @@ class Files(Answers):
         handle = self._handles.pop(fh)
         self._polls.closed(fh, handle.inode.number)
         handle.inode.closed(writable=handle.writable)
+        if handle.attachment is not None:
+            self._control.detached(handle.attachment)
         if self._rules.lifetime == "last-close" and handle.inode.space is not None:
             await self._purges.end_unused(handle.inode, handle.inode.space)
 
@@ -106,7 +108,10 @@ class Files(Answers):
     async def poll(
         self, inode: InodeT, fh: FileHandleT, poll_handle: PollHandle | None, ctx: RequestContext
     ) -> int:
-        return self._polls.poll(fh, self._handles[fh], poll_handle)
+        handle = self._handles[fh]
+        if handle.attachment is not None:
+            return handle.attachment.poll(poll_handle)
+        return self._polls.poll(fh, handle, poll_handle)
 
     async def flush(self, fh: FileHandleT) -> None:
         raise SyscallError(errno.ENOSYS)  # the kernel writes back by itself and need not ask

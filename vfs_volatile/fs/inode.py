@@ -6,12 +6,15 @@ import os
 import time
 from collections.abc import Iterator
 from itertools import count
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sortedcontainers import SortedDict
 
 from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.processes.openers import Openers
+
+if TYPE_CHECKING:
+    from vfs_volatile.fs.anonymous import Attachment
 
 _PATH_BYTES = 1024
 """What is said of a file's path: no more, however deep it lies."""
@@ -207,13 +210,15 @@ class Inode:
 class Handle:
     """An open file."""
 
-    __slots__ = ("_purges_known", "inode", "touches_atime", "writable")
+    __slots__ = ("_purges_known", "attachment", "inode", "touches_atime", "writable")
 
     def __init__(self, inode: Inode, *, writable: bool, touches_atime: bool) -> None:
         self.inode = inode
         self.writable = writable
         self.touches_atime = touches_atime
         """False with O_NOATIME."""
+        self.attachment: Attachment | None = None
+        """Set if it stands for a process with anonymous memory."""
         self._purges_known = inode.purges
 
     @property

@@ -32,6 +32,7 @@ from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import PageSpan, page_set, runs
 from vfs_volatile.core.reclaim import Round, Victim, still_allowed
 from vfs_volatile.core.volatility import Drain
+from vfs_volatile.fs.anonymous import Anonymous
 from vfs_volatile.fs.inode import Inode
 from vfs_volatile.fs.looks import Looks
 from vfs_volatile.fs.news import News
@@ -72,12 +73,14 @@ class Purges:
         invalidate: Invalidate,
         looks: Looks,
         news: News,
+        anonymous: Anonymous,
     ) -> None:
         # -- dependencies --
         self._memory = memory
         self._invalidate = invalidate
         self.looks = looks
         self._news = news
+        self.anonymous = anonymous
         # -- mutable --
         self._drain_ended = trio.Event()
         """Replaced by a new one each time it is set."""
@@ -115,9 +118,9 @@ class Purges:
         Returns whether something was kept from being purged.
         """
         this = Round(self._memory)
-        while drains := await self._begin_batch(need(), this, cause):
-            await self._finish(drains, cause)
-        return any(this.barred.values())
+        while batch := await self._choose(need(), this):
+            await self._finish(await self._begin(batch, this, cause), cause)
+        return any(this.barred.values()) or (this.met_anonymous and need() > 0)
 
     async def make_room(self, pages: int) -> None:
         """Let volatile pages give way to a writer who is about to add ``pages``.
@@ -129,9 +132,8 @@ class Purges:
         with trio.move_on_after(_ROOM_SECONDS):
             async with self._making_room:
                 this = Round(self._memory)
-                while drains := await self._begin_batch(
-                    self._memory.shortage(pages), this, Cause.WRITER
-                ):
+                while batch := await self._choose(self._memory.shortage(pages), this):
+                    drains = await self._begin(batch, this, Cause.WRITER)
                     self._start_finishing(drains, Cause.WRITER)
 
     async def unmark(self, parts: list[Part], *, record_lost: bool = False) -> list[int]:
@@ -183,27 +185,32 @@ class Purges:
 
     # ---- helpers ----
 
-    async def _begin_batch(self, need: int, this: Round, cause: Cause) -> list[Drain]:
-        """Begin to purge about ``need`` pages; nothing if need is 0 or the round is at its end."""
+    async def _choose(self, need: int, this: Round) -> list[Victim]:
+        """About ``need`` pages; nothing if need is 0 or the round is at its end."""
         batch: list[Victim] = []
         most = _BATCH_PAGES * min(_MAX_BATCHES, 1 + int(self.looks.last_seconds / _BATCH_SECONDS))
         while need > 0 and not batch and not this.finished:
             batch = this.choose(min(need, most))
             await trio.lowlevel.checkpoint()
+        return batch
+
+    async def _begin(self, batch: list[Victim], this: Round, cause: Cause) -> list[Drain]:
+        """Begin to purge what was chosen of files; what was of processes has gone after this."""
+        self.history.record(cause, await self.anonymous.drop(batch), time.time())
         spaces = {victim.entry.space for victim in batch}
         found = await self.looks.objections(
             {space for space in spaces if isinstance(space, AddressSpace)}
         )
         this.barred |= {ino: forbidden(objections) for ino, objections in found.items()}
         drains = [
-            self._begin(victim, victim.entry.space, this.barred, found, cause)
+            self._begin_one(victim, victim.entry.space, this.barred, found, cause)
             for victim in batch
             if isinstance(victim.entry.space, AddressSpace)
         ]
         self._record(cause, drains)
         return drains
 
-    def _begin(
+    def _begin_one(
         self,
         victim: Victim,
         space: AddressSpace,
