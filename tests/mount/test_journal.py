@@ -224,7 +224,7 @@ def test_the_files_with_most_volatile_data(fs: Mount) -> None:
     purged = fs.file("purged", 20)
     purged.mark()
     purged.purge(0, 18 * PAGE)
-    found = json.loads(os.getxattr(fs.path, "user.vfs_volatile.files"))
+    found = json.loads(os.getxattr(fs.path, "user.vfs_volatile.files.volatile"))
     assert [entry["path"] for entry in found] == ["file5", "file3", "purged", "file1"]
     assert found[2] == {
         "inode": os.stat(purged.path).st_ino,
@@ -235,6 +235,21 @@ def test_the_files_with_most_volatile_data(fs: Mount) -> None:
         "purged": 18 * PAGE,
         "opens": 1,
     }
+    for order in ("purged", "resident"):
+        found = json.loads(os.getxattr(fs.path, f"user.vfs_volatile.files.{order}"))
+        assert found[0]["path"] == {"purged": "purged", "resident": "plain"}[order]
+        assert len(found) == {"purged": 1, "resident": 5}[order]
+
+
+def test_calls_are_counted(fs: Mount, file: VFile) -> None:
+    before = fs.stats()
+    file.mark()
+    file.set_attribute("volatile", "all")
+    file.purge(0, PAGE)
+    file.unmark()
+    names = ("marks", "unmarks", "unmarked_purged")
+    grown = [int(str(fs.stats()[name])) - int(str(before[name])) for name in names]
+    assert grown == [2, 1, PAGE]
 
 
 @pytest.mark.parametrize("name", ["events.", "events.x", "events.-1", "events." + "9" * 30])
@@ -242,7 +257,7 @@ def test_a_bad_number_is_einval(fs: Mount, name: str) -> None:
     assert errno_of(os.getxattr, fs.path, f"user.vfs_volatile.{name}") == "EINVAL"
 
 
-@pytest.mark.parametrize("name", ["events.0", "blocked", "files"])
+@pytest.mark.parametrize("name", ["events.0", "blocked", "files.volatile"])
 def test_they_cannot_be_set(fs: Mount, name: str) -> None:
     assert errno_of(fs.set_root, name, "1") == "EPERM"
 
@@ -254,7 +269,7 @@ def test_strangers_learn_nothing(mount: MountFactory) -> None:
 
 
 def _ask_around(here: Path) -> list[object]:
-    of_root = [f"user.vfs_volatile.{name}" for name in ("events.0", "blocked", "files")]
+    of_root = [f"user.vfs_volatile.{name}" for name in ("events.0", "blocked", "files.volatile")]
     return [
         *(attempt(os.getxattr, here, name) for name in of_root),
         attempt(os.getxattr, here / "file", "user.fvrange.blockers"),

@@ -37,6 +37,9 @@ class Statistics:
     volatile: int = _gauge("bytes", "marked volatile, purged or not")
     purged: int = _gauge("bytes", "purged, and neither unmarked nor rewritten since")
     purged_ever: int = _counter("bytes", "purged since the mount was made")
+    marks: int = _counter("times", "somebody marked ranges volatile, in one call")
+    unmarks: int = _counter("times", "somebody took ranges back, in one call")
+    unmarked_purged: int = _counter("bytes", "found purged by those who took them back")
     blocked_purges: int = _counter("times", "a range was kept from being purged by who maps it")
     pressure_events: int = _counter("times", "the kernel told of a shortage of memory (--pressure)")
     pressure_elsewhere: int = _counter(

@@ -55,9 +55,9 @@ class Feed:
         self._mount: int | None = None
         """Which mount it is, once that is known."""
 
-    def skip_to_end(self) -> None:
-        """Leave out what happened until now."""
-        self._next = self._ask(_BEYOND_ALL)["next"]
+    def skip_to_end(self, but: int = 0) -> None:
+        """Leave out what happened until now, but the last ``but`` events."""
+        self._next = max(self._next, self._ask(_BEYOND_ALL)["next"] - but)
 
     def read(self) -> Batch:
         """The events that follow those read last, as many as one answer holds."""
@@ -70,9 +70,9 @@ class Feed:
         found: dict[str, Any] = self._get(xattrs.STATS)
         return found
 
-    def files(self) -> list[dict[str, Any]]:
-        """The files with the most volatile data."""
-        found: list[dict[str, Any]] = self._get(xattrs.FILES)
+    def files(self, order: str) -> list[dict[str, Any]]:
+        """The files with most of it: volatile, purged or resident."""
+        found: list[dict[str, Any]] = self._get(f"{xattrs.MOUNT_PREFIX}files.{order}")
         return found
 
     def blocked(self) -> list[dict[str, Any]]:

@@ -264,8 +264,8 @@ class Control:
             return str(getattr(self.statistics(), xattrs.MOUNT_VALUES[name])).encode()
         if name in AIDS:
             return self._aids.get(name).encode()
-        if name == xattrs.FILES:
-            return await self._ranking.largest()
+        if name in xattrs.FILES:
+            return await self._ranking.largest(xattrs.FILES[name])
         if name == xattrs.BLOCKED:
             return self._news.blocked()
         if name.startswith(xattrs.EVENTS_FROM):
@@ -284,6 +284,9 @@ class Control:
             volatile=memory.volatile * PAGE_SIZE,
             purged=memory.purged * PAGE_SIZE,
             purged_ever=memory.purged_ever * PAGE_SIZE,
+            marks=self._journal.counts["mark"],
+            unmarks=self._journal.counts["unmark"],
+            unmarked_purged=self._journal.unmarked_purged,
             blocked_purges=purges.blocked,
             pressure_events=purges.history.pressure_events,
             pressure_elsewhere=purges.history.pressure_elsewhere,
@@ -319,8 +322,8 @@ def is_private(name: str) -> bool:
     """Does this attribute tell the names of files or who uses them, so to owners alone?"""
     return name.startswith(xattrs.EVENTS_FROM) or name in (
         xattrs.BLOCKED,
-        xattrs.FILES,
         xattrs.BLOCKERS,
+        *xattrs.FILES,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -47,15 +48,27 @@ class Journal:
         self._ring: list[Event | None] = [None] * _KEPT
         # INVARIANT: event n stands in _ring[n % _KEPT] if _next - _KEPT <= n < _next.
         self._next = 0
+        self.counts: Counter[Kind] = Counter()
+        """Events since the mount was made."""
+        self.unmarked_purged = 0
+        """Bytes that were found purged by those who took them back."""
 
     def record(
         self,
         kind: Kind,
         space: AddressSpace | None = None,
         spans: Sequence[ByteSpan] = ((0, 0),),
+        purged: int | None = None,
         **details: object,
     ) -> None:
-        """Something happened to ``spans`` of a file; where they are several, to all at once."""
+        """Something happened to ``spans`` of a file; where they are several, to all at once.
+
+        ``purged``: bytes that were found purged.
+        """
+        self.counts[kind] += 1
+        if purged is not None:
+            self.unmarked_purged += purged
+            details["purged"] = purged
         ino, path = 0, None
         start, length = spans[0]
         if space is not None:

@@ -1,9 +1,9 @@
-"""Which files have the most volatile data: asked seldom, answered without a pause for others."""
+"""Which files have the most of what counts: asked seldom, answered without a pause for others."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from heapq import nlargest
 from itertools import islice
 
@@ -22,43 +22,58 @@ _SHARE = 20
 serves."""
 
 
+def _droppable(space: AddressSpace) -> int:
+    return space.volatility.pages - len(space.volatility.purged)
+
+
+_ORDERS: dict[str, Callable[[AddressSpace], int]] = {
+    "volatile": _droppable,
+    "purged": lambda space: len(space.volatility.purged),
+    "resident": lambda space: len(space.resident),
+}
+"""By name: pages of a file."""
+
+
+class _Answer:
+    """What was found at the last look. Times are trio's."""
+
+    def __init__(self) -> None:
+        self.looking = trio.Lock()
+        self.json = b"[]"
+        self.good_until = 0.0
+
+
 class Ranking:
-    """The files of a mount by how much of them may be purged."""
+    """The files of a mount by how much of them may be purged, is purged, or is resident."""
 
     def __init__(self, inodes: Mapping[int, Inode]) -> None:
         # -- dependencies --
         self._inodes = inodes
         # -- mutable --
-        self._looking = trio.Lock()
-        self._answer = b"[]"
-        self._good_until = 0.0
-        """On trio's clock."""
+        self._answers = {order: _Answer() for order in _ORDERS}
 
-    async def largest(self) -> bytes:
-        """JSON of the files with the most volatile data that is not purged; as many as fit.
+    async def largest(self, order: str) -> bytes:
+        """JSON of the files with most of it, none with nothing; as many as fit.
 
         A hundred thousand files take some 30 ms, in slices.
         """
-        async with self._looking:
-            if trio.current_time() >= self._good_until:
-                started = trio.current_time()
-                found = await self._look()
+        answer = self._answers[order]
+        async with answer.looking:
+            started = trio.current_time()
+            if started >= answer.good_until:
+                found = await self._look(_ORDERS[order])
                 texts, _ = within(map(self._text, found), ANSWER_BYTES)
-                self._answer = f"[{', '.join(texts)}]".encode()
+                answer.json = f"[{', '.join(texts)}]".encode()
                 now = trio.current_time()
-                self._good_until = now + _SHARE * (now - started)
-            return self._answer
+                answer.good_until = now + _SHARE * (now - started)
+            return answer.json
 
-    async def _look(self) -> list[AddressSpace]:
+    async def _look(self, pages: Callable[[AddressSpace], int]) -> list[AddressSpace]:
         largest: list[AddressSpace] = []
         inodes = iter(list(self._inodes.values()))
         while batch := list(islice(inodes, _SLICE)):
-            spaces = [
-                inode.space
-                for inode in batch
-                if inode.space is not None and inode.space.volatility.pages
-            ]
-            largest = nlargest(_MOST_FILES, [*largest, *spaces], key=_droppable)
+            spaces = [inode.space for inode in batch if inode.space and pages(inode.space)]
+            largest = nlargest(_MOST_FILES, [*largest, *spaces], key=pages)
             await trio.lowlevel.checkpoint()
         return largest
 
@@ -75,8 +90,3 @@ class Ranking:
                 "opens": inode.opens if inode is not None else 0,
             }
         )
-
-
-def _droppable(space: AddressSpace) -> int:
-    """Pages that are volatile and not purged."""
-    return space.volatility.pages - len(space.volatility.purged)
