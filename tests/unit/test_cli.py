@@ -21,7 +21,18 @@ from vfs_volatile.mountinfo import Mount, find_mount, parse_mount, read_mounts
 from vfs_volatile.units import parse_size
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ["mount", "umount", "mark", "unmark", "purge", "status", "budget", "demo"]
+COMMANDS = [
+    "mount",
+    "umount",
+    "mark",
+    "unmark",
+    "purge",
+    "status",
+    "budget",
+    "events",
+    "top",
+    "demo",
+]
 
 Fails = Callable[..., str]
 

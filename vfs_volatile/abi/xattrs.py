@@ -31,12 +31,12 @@ EVENTS_FROM = MOUNT_PREFIX + "events."
 """And a number: JSON of the events from that one on."""
 BLOCKED = MOUNT_PREFIX + "blocked"
 """JSON: what the last purges had to leave, and who forbade it."""
+FILES = {MOUNT_PREFIX + f"files.{order}": order for order in ("volatile", "purged", "resident")}
+"""JSON: the files with most of it; what volatile leaves out is purged already."""
 SLOW_FAULTS = MOUNT_PREFIX + "slow_faults"
 """Seconds by which every READ is held back. An aid for tests, as is the next."""
 PURGE_ON_MARK = MOUNT_PREFIX + "purge_on_mark"
 """1: whatever is marked is purged at once."""
-FILES = {MOUNT_PREFIX + f"files.{order}": order for order in ("volatile", "purged", "resident")}
-"""JSON: the files with most of it; what volatile leaves out is purged already."""
 MOUNT_VALUES = {
     BUDGET: "budget",
     MOUNT_RESIDENT: "resident",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from vfs_volatile.cli import compiling, demo, events, mount, ranges, scenarios, status
+from vfs_volatile.cli import compiling, demo, events, mount, ranges, scenarios, status, top
 from vfs_volatile.cli.arguments import examples
 from vfs_volatile.errors import UsageError
 
@@ -30,7 +30,7 @@ def _no_command(context: typer.Context) -> None:
         raise UsageError("no command given; see vfs-volatile --help")
 
 
-for commands in (mount, ranges, status, events, demo, scenarios, compiling):
+for commands in (mount, ranges, status, events, top, demo, scenarios, compiling):
     commands.register(app)
 
 

@@ -23,7 +23,8 @@ serves."""
 
 
 def _droppable(space: AddressSpace) -> int:
-    return space.volatility.pages - len(space.volatility.purged)
+    """At most: there may be holes among the volatile pages."""
+    return min(len(space.resident), space.volatility.pages - len(space.volatility.purged))
 
 
 _ORDERS: dict[str, Callable[[AddressSpace], int]] = {
