@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Generator, Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -110,6 +111,32 @@ def shared_mount(
     shared = SharedMount(lambda: Mount(tmp_path_factory.mktemp("shared"), watchdog, probe))
     yield shared
     shared.end()
+
+
+PATHS: dict[str, dict[str, str]] = {"passthrough": {}, "cached": {"o": "passthrough=off"}}
+"""Ways to the data of files whose purged pages read as zeros, and the options that choose them."""
+
+
+@pytest.fixture(scope="module", params=PATHS)
+def shared_zero_mount(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    probe: Path,
+    watchdog: Watchdog,
+) -> Iterator[SharedMount]:
+    options: dict[str, Any] = {"access": "zero", **PATHS[request.param]}
+    shared = SharedMount(lambda: Mount(tmp_path_factory.mktemp("zero"), watchdog, probe, **options))
+    yield shared
+    shared.end()
+
+
+@pytest.fixture
+def zero_fs(shared_zero_mount: SharedMount) -> Iterator[Mount]:
+    """As ``fs``, where purged pages read as zeros: a test of it runs on both data paths."""
+    mounted = shared_zero_mount.get()
+    mounted.rearm()
+    yield mounted
+    shared_zero_mount.check()
 
 
 @pytest.fixture

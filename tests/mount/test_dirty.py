@@ -94,11 +94,11 @@ def test_dirty_over_data_that_the_daemon_holds(fs: Mount) -> None:
     assert file.reads() == "a0zd"
 
 
-def test_a_dirty_zero_page_is_purged_and_reads_zeros(fs: Mount) -> None:
-    file = fs.open("zero")
+def test_a_dirty_zero_page_is_purged_and_reads_zeros(zero_fs: Mount) -> None:
+    file = zero_fs.open("zero")
     os.ftruncate(file.fd, 4 * PAGE)
     file.mark(behavior=ZERO)
-    actor = fs.actor(file).map("shared")
+    actor = zero_fs.actor(file).map("shared")
     assert actor.stores("z", [1]) == "w"
     file.purge()
     assert actor.loads() == file.reads() == "0000"

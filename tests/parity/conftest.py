@@ -46,11 +46,35 @@ def tmpfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.close(root)
 
 
+PATHS = {"cached": {}, "passthrough": {"access": "zero"}}
+"""Ways to the data of files, and the options that choose them."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Play on both paths what has to do with data, or the attributes that change with them."""
+    kind = metafunc.module.__name__.rpartition("test_")[2]
+    if "ours" in metafunc.fixturenames and kind in (
+        "data",
+        "mappings",
+        "permissions",
+        "random",
+        "space",
+        "times",
+        "limits_passthrough",
+    ):
+        paths = ["passthrough"] if kind.startswith("limits") else list(PATHS)
+        metafunc.parametrize("ours", paths, indirect=True, scope="module")
+
+
 @pytest.fixture(scope="module")
 def ours(
-    tmp_path_factory: pytest.TempPathFactory, probe: Path, watchdog: Watchdog
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    probe: Path,
+    watchdog: Watchdog,
 ) -> Iterator[Mount]:
-    mounted = Mount(tmp_path_factory.mktemp("parity"), watchdog, probe, **OURS)
+    options = {**OURS, **PATHS[getattr(request, "param", "cached")]}
+    mounted = Mount(tmp_path_factory.mktemp("parity"), watchdog, probe, **options)
     yield mounted
     mounted.end()
 

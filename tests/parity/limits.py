@@ -10,6 +10,9 @@ from tests.parity.sides import Sides
 ROWS: list[str] = []
 """First cells of the rows that some test proves."""
 
+SCENES: dict[str, Callable[[Path], object]] = {}
+"""By row: what is played."""
+
 
 def limit(row: str, *, ours: object, tmpfs: object) -> Callable[..., Callable[[Sides], None]]:
     """A test that a scene ends so on our mount, and so on tmpfs, as the row ``row`` says."""
@@ -20,6 +23,7 @@ def limit(row: str, *, ours: object, tmpfs: object) -> Callable[..., Callable[[S
             assert (scene(sides.ours), scene(sides.tmpfs)) == (ours, tmpfs)
 
         test.__name__ = scene.__name__
+        SCENES[row] = scene
         return test
 
     return decorate

@@ -61,7 +61,9 @@ class Mount:
         module: str = "vfs_volatile",
         **options: str,
     ) -> None:
-        """Start it below ``work``; an option ``budget="1M"`` means ``--budget 1M``, "" a flag."""
+        """Start it below ``work``; ``budget="1M"`` means ``--budget 1M``, "" a flag."""
+        self.passthrough = options.get("access") == "zero" and not options.get("o")
+        """Do its files take the direct path?"""
         self.path = work / "mnt"
         self.path.mkdir(parents=True)
         self.declared_stderr = False
@@ -75,7 +77,7 @@ class Mount:
         self._killed = False
         self._ended = False
         arguments = [
-            part for name, value in options.items() for part in (f"--{name}", value) if part
+            part for name, value in options.items() for part in (_flag(name), value) if part
         ]
         with self._stderr.open("w") as stderr:
             self.process = subprocess.Popen(
@@ -246,6 +248,10 @@ class Mount:
 
 MountFactory = Callable[..., Mount]
 """The ``mount`` fixture: takes the options of Mount."""
+
+
+def _flag(name: str) -> str:
+    return f"-{name}" if len(name) == 1 else f"--{name}"
 
 
 def _close_quietly(file: VFile) -> None:

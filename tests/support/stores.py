@@ -77,3 +77,35 @@ def _pieces(offset: int, length: int) -> Iterator[tuple[int, int, int]]:
         stop = min(PAGE_SIZE, start + end - offset)
         yield page, start, stop
         offset += stop - start
+
+
+class FakeDirectStore(FakeStore):
+    """The same for a file that processes reach without us."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.length = 0
+
+    def size(self) -> int:
+        return self.length
+
+    def next_data(self, page: int) -> int | None:
+        below = -(-self.length // PAGE_SIZE)
+        return min((at for at in self.pages if page <= at < below), default=None)
+
+    def next_hole(self, page: int) -> int:
+        below = -(-self.length // PAGE_SIZE)
+        while page in self.pages and page < below:
+            page += 1
+        return page
+
+    def write(self, offset: int, data: bytes | memoryview) -> None:
+        super().write(offset, data)
+        self.length = max(self.length, offset + len(data))
+
+    def truncate(self, size: int) -> None:
+        super().truncate(size)
+        self.length = size
+
+    def held(self) -> int:
+        return len(self.pages)

@@ -302,6 +302,7 @@ def test_the_daemon_is_started_with_the_same_configuration(monkeypatch: pytest.M
         mount_options=("ro", "nosuid"),
         pressure=True,
         metrics=Address("::1", 0),
+        passthrough="off",
         log_format="json",
         uid=0,
         gid=12,

@@ -33,6 +33,7 @@ class Statistics:
     size: int = _gauge("bytes", "resident above which writers get ENOSPC")
     budget: int = _gauge("bytes", "resident above which volatile pages are purged")
     resident: int = _gauge("bytes", "held in memory")
+    passthrough: int = _gauge("bytes", "of it, in files that processes reach without the daemon")
     highest_resident: int = _gauge("bytes", "most that was ever held in memory")
     volatile: int = _gauge("bytes", "marked volatile, purged or not")
     purged: int = _gauge("bytes", "purged, and neither unmarked nor rewritten since")

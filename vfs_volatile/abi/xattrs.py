@@ -20,6 +20,9 @@ PURGE = FILE_PREFIX + "purge"
 BLOCKERS = FILE_PREFIX + "blockers"
 """JSON: who forbids to purge it now. For its owner and that of the mount."""
 
+DATA_PATH = FILE_PREFIX + "data_path"
+"""``passthrough`` or ``cached``, a colon, and why."""
+
 MOUNT_PREFIX = "user.vfs_volatile."
 BUDGET = MOUNT_PREFIX + "budget"
 MOUNT_PURGE = MOUNT_PREFIX + "purge"

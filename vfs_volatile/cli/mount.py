@@ -110,7 +110,9 @@ def mount(
     options: Annotated[
         list[str] | None,
         typer.Option(
-            "-o", metavar="OPTS", help="As mount(8): budget=, size=, ro, nosuid, noexec ..."
+            "-o",
+            metavar="OPTS",
+            help="As mount(8): budget=, size=, ro, nosuid, noexec ...; passthrough=off.",
         ),
     ] = None,
     detached: Annotated[bool, typer.Option("--detached", hidden=True)] = False,
@@ -135,6 +137,7 @@ def mount(
         allow_other=allow_other or also.allow_other,
         pressure=pressure or also.pressure,
         mount_options=tuple(also.passed_on),
+        passthrough=also.passthrough or "auto",
         metrics=_one("metrics", metrics, also.metrics, None),
         log_format=_one("log-format", log_format, also.log_format, "text"),
         uid=also.uid,
@@ -203,14 +206,13 @@ def _arguments(config: MountConfig) -> list[str]:
     if config.metrics:
         arguments += ["--metrics", str(config.metrics)]
     arguments += ["--log-format", config.log_format]
-    options = list(config.mount_options)
+    options = [f"passthrough={config.passthrough}", *config.mount_options]
     options += [
         f"{name}={value}" for name in ("uid", "gid") if (value := getattr(config, name)) is not None
     ]
     if config.mode is not None:
         options.append(f"mode={config.mode:o}")
-    if options:
-        arguments += ["-o", ",".join(options)]
+    arguments += ["-o", ",".join(options)]
     return arguments
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from vfs_volatile.core.semantics import Conflict, Lifetime, Mvrange, Preset, Private
-from vfs_volatile.daemon.config import Access, Address, LogFormat, parse_address
+from vfs_volatile.daemon.config import Access, Address, LogFormat, Passthrough, parse_address
 from vfs_volatile.errors import UsageError
 from vfs_volatile.units import parse_size
 
@@ -31,6 +31,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "lifetime": get_args(Lifetime),
     "conflict": get_args(Conflict),
     "log-format": get_args(LogFormat),
+    "passthrough": get_args(Passthrough),
 }
 """Options that take one of a few words."""
 
@@ -84,6 +85,7 @@ class MountOptions:
     private: Private | None = None
     lifetime: Lifetime | None = None
     conflict: Conflict | None = None
+    passthrough: Passthrough | None = None
     allow_other: bool = False
     pressure: bool = False
     metrics: Address | None = None

@@ -86,26 +86,33 @@ def budget(
 
 
 def _show_file(place: Place, as_json: bool) -> None:
+    data_path = os.getxattr(place.path, xattrs.DATA_PATH).decode()  # before we open it ourselves
     fd = os.open(place.path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         file_size = os.fstat(fd).st_size
         blockers = _read_private(place, xattrs.BLOCKERS)
         if as_json:
-            _print_file_json(place, file_size, list(fvrange_next(fd)), blockers)
+            _print_file_json(place, file_size, list(fvrange_next(fd)), blockers, data_path)
         else:
             _print_file_table(file_size, fvrange_next(fd), blockers)
+            print(f"data path: {data_path}")
     finally:
         os.close(fd)
 
 
 def _print_file_json(
-    place: Place, file_size: int, runs: list[FvrangeInfo], blockers: list[Blocker]
+    place: Place,
+    file_size: int,
+    runs: list[FvrangeInfo],
+    blockers: list[Blocker],
+    data_path: str,
 ) -> None:
     report = {
         "path": place.path,
         "size": file_size,
         "volatile": sum(run.length for run in runs),
         "purged": sum(run.length for run in runs if run.state == STATE_PURGED),
+        "data_path": data_path,
         "ranges": [_row(run) for run in runs],
         "blocked_by": [one for one in blockers if any(_forbids(one, run) for run in runs)],
     }

@@ -10,6 +10,7 @@ Rule numbers refer to the list "Semantics of ranges" in ``docs/semantics.md``.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,7 @@ from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import (
     LAST_PAGE,
     MAX_BYTES,
+    DirectStore,
     PageSpan,
     PageStore,
     count,
@@ -28,8 +30,10 @@ from vfs_volatile.core.pages import (
     page_set,
     pages_covered,
     pages_touched,
+    present,
     run_end,
     runs,
+    within,
 )
 from vfs_volatile.core.volatility import Drain, Volatility
 from vfs_volatile.core.votes import Votes
@@ -59,7 +63,10 @@ class Run(NamedTuple):
 class AddressSpace:
     """The pages of one file and what may be done to them."""
 
-    __slots__ = ("ino", "memory", "resident", "size", "store", "volatility", "votes")
+    __slots__ = (
+        "_size", "direct", "ino", "keeps_pages", "memory", "resident", "store", "volatility",
+        "votes",
+    )  # fmt: skip
 
     def __init__(self, ino: int, memory: Memory, store: PageStore) -> None:
         # -- dependencies --
@@ -67,12 +74,66 @@ class AddressSpace:
         self.memory = memory
         self.store = store
         # -- mutable --
-        self.size = 0
-        """Bytes of the file."""
-        # Pages that the store holds. May reach beyond the end of file (FALLOC_FL_KEEP_SIZE).
+        self.direct: DirectStore | None = None
+        """The store, if processes reach it without us. Then pages come and the file grows unseen;
+        everything that depends on a page looks at it first, and nothing else is dropped."""
+        self.keeps_pages = False
+        """If direct: is a page that holds nothing an error to whoever has it mapped? Then what is
+        made zero holds memory."""
+        self._size = 0
+        # Pages that the store holds; if direct, those that were seen last. May reach beyond the end
+        # of file (FALLOC_FL_KEEP_SIZE).
         self.resident = BitMap()
         self.volatility = Volatility(self, memory, self.resident)
         self.votes = Votes(self)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file; of what lies beyond the largest we keep, processes alone know."""
+        return self._size if self.direct is None else min(self.direct.size(), MAX_BYTES)
+
+    @property
+    def held(self) -> int:
+        """Pages of memory that it holds."""
+        return len(self.resident) if self.direct is None else self.direct.held()
+
+    # ---- files that processes reach without us ----
+
+    def go_direct(self, store: DirectStore) -> None:
+        """Keep the file in ``store``, which is empty, and let processes reach it; for good."""
+        assert not self.resident
+        store.truncate(self._size)
+        self.store.close()
+        self.store = self.direct = store
+        self.volatility.go_direct()
+
+    def look(self, span: PageSpan) -> None:
+        """See which pages of ``span`` are resident by now, if processes store without us."""
+        if self.direct is None or not span:
+            return
+        seen = BitMap()
+        for run in present(self.direct, span):
+            seen.add_range(*run)
+        known = within(self.resident, span)
+        gone = known - seen
+        if gone:  # by madvise(2) MADV_REMOVE
+            self.resident -= gone
+            self.memory.uncharge(len(gone), direct=True)
+        for run in runs(seen - known):
+            self._make_resident(run)
+        self.volatility.dropped(span)
+
+    def look_for_refilled(self) -> None:
+        """Queue volatile ranges that were empty and have been filled without us."""
+        if self.direct is not None:
+            self.volatility.refilled(self.direct)
+
+    def require_honoured(self, behavior: int) -> None:
+        """Raise SyscallError(EOPNOTSUPP) if touching a purged page cannot be the error asked for:
+        the kernel reads a hole as zeros without asking us.
+        """
+        if self.direct is not None and not self.memory.reads_zero(behavior):
+            raise SyscallError(errno.EOPNOTSUPP)
 
     # ---- data ----
 
@@ -101,7 +162,7 @@ class AddressSpace:
         end = self._writable_end(offset, end)
         end = self._affordable_end(offset, end)
         self._store(offset, memoryview(data)[: end - offset])
-        self.size = max(self.size, end)
+        self._grow(end)
         self._make_resident(pages_touched(offset, end))
         covered = pages_covered(offset, end, self.size)
         self.volatility.rewritten(covered)
@@ -134,13 +195,17 @@ class AddressSpace:
         Raises SyscallError(EFBIG).
         """
         _require_size(0, size)
-        if size <= self.size:
-            keep = pages_for(size)
-            self._drop(PageSpan(keep, LAST_PAGE))
-            self.volatility.truncate(keep)
-            self.votes.truncate(keep)
-            self.store.truncate(size)
-        self.size = size
+        if size > self.size:
+            self._grow(size)
+            return
+        keep = pages_for(size)
+        beyond = PageSpan(keep, LAST_PAGE)
+        self.look(beyond)
+        self._drop(beyond)
+        self.volatility.truncate(keep)
+        self.votes.truncate(keep)
+        self.store.truncate(size)
+        self._size = size
 
     def punch_hole(self, offset: int, length: int) -> None:
         """Make bytes zero and free whole pages; those are intact, volatility stays (rule 7)."""
@@ -148,13 +213,17 @@ class AddressSpace:
         if end <= offset:
             return
         covered = pages_covered(offset, end, MAX_BYTES)
+        self.look(pages_touched(offset, end))
         if covered:
             self._drop(covered)
+            if self.direct is not None:  # what nobody can see beyond the end of file, too
+                self.direct.drop(covered)
         self.volatility.zeroed(pages_covered(offset, end, self.size))
         for page in self._edges(pages_touched(offset, end), covered):
             if page in self.resident:
                 start = max(offset, page * PAGE_SIZE)
                 self.store.zero(start, min(end, (page + 1) * PAGE_SIZE) - start)
+        self._keep_page(covered)
 
     def allocate(self, offset: int, length: int, *, keep_size: bool) -> None:
         """Hold memory for every page met; purged pages stay purged.
@@ -162,12 +231,14 @@ class AddressSpace:
         Raises SyscallError: ENOSPC, EFBIG.
         """
         _require_size(0, offset + length)
+        self.look(pages_touched(offset, offset + length))
         self.memory.reserve(len(self._missing(offset, length)))
         self._hold(offset, length, keep_size=keep_size)
 
     def zero_range(self, offset: int, length: int, *, keep_size: bool) -> None:
         """Make bytes zero and hold memory for them (rule 7). Raises SyscallError: ENOSPC, EFBIG."""
         _require_size(0, offset + length)
+        self.look(pages_touched(offset, offset + length))
         self.memory.reserve(self._absent(pages_touched(offset, offset + length)))
         self.punch_hole(offset, length)
         self._hold(offset, length, keep_size=keep_size)
@@ -180,10 +251,9 @@ class AddressSpace:
         if not 0 <= offset < self.size:
             raise SyscallError(errno.ENXIO)
         page = offset // PAGE_SIZE
-        data = self.resident - self.volatility.purged
         if whence == os.SEEK_HOLE:
-            return min(max(offset, run_end(data, page) * PAGE_SIZE), self.size)
-        found = next_page(data, page)
+            return min(max(offset, self._next_hole(page) * PAGE_SIZE), self.size)
+        found = self._next_data(page)
         if found is None or found * PAGE_SIZE >= self.size:
             raise SyscallError(errno.ENXIO)
         return max(offset, found * PAGE_SIZE)
@@ -221,7 +291,9 @@ class AddressSpace:
     def restore(self, purged: BitMap) -> None:
         """Make purged pages zero-filled and clean: somebody has been told."""
         for run in runs(purged):
+            self.look(run)
             self._drop(run)
+            self._keep_page(run)
             self.volatility.forget_purged(run)
 
     def acknowledge_lost(self) -> None:
@@ -279,6 +351,8 @@ class AddressSpace:
 
     def zeroed_by_unmark(self, start: int, length: int) -> BitMap:
         """Purged pages that an unmark would turn to zeros while the kernel may hold other bytes."""
+        if self.direct is not None:
+            return BitMap()  # the kernel has no copy
         return self.volatility.purged_reading_zero(self.touched(start, length))
 
     def begin_purge(self, spans: Iterable[PageSpan], newest: int) -> Drain:
@@ -293,12 +367,14 @@ class AddressSpace:
             for entry in list(self.volatility.ranges.overlapping(span)):
                 if entry.age <= newest:
                     piece = entry.span.clip(span)
+                    self.look(piece)
                     held = self.resident & page_set(piece)
                     self.volatility.set_purged(held)
                     self._drop(piece)
                     drain.dropped += len(held)
                     drain.purged |= held
-                    drain.pages.add_range(*piece)
+                    if self.direct is None:
+                        drain.pages.add_range(*piece)
         if drain.pages:
             self.volatility.drains.append(drain)
         return drain
@@ -378,30 +454,76 @@ class AddressSpace:
 
     def _hold(self, offset: int, length: int, *, keep_size: bool) -> None:
         """Hold memory, reserved before, for every page that bytes meet but purged ones."""
-        for run in runs(self._missing(offset, length)):
+        missing = self._missing(offset, length)
+        size = self.size
+        if not keep_size:
+            self._grow(offset + length)
+        for run in runs(missing):
             try:
                 self.store.allocate(run)
             except OSError as error:
-                self.store.drop(run)  # what is not resident must hold nothing
+                if self.direct is None:
+                    self.store.drop(run)  # what is not resident must hold nothing
+                self.look(run)
+                self._shrink(size)
                 raise SyscallError(errno.ENOSPC) from error
             self._make_resident(run)
-        if not keep_size:
-            self.size = max(self.size, offset + length)
+
+    def _keep_page(self, span: PageSpan) -> None:
+        """Hold memory for pages just made zero, if whoever has them mapped needs that."""
+        if self.keeps_pages and (span := span.clip(PageSpan(0, pages_for(self.size)))):
+            with contextlib.suppress(OSError):  # no memory: touching them is SIGBUS, as on tmpfs
+                self.store.allocate(span)
+            self.look(span)
+
+    def _grow(self, size: int) -> None:
+        """Let the file be ``size`` bytes if it is smaller."""
+        if size > self.size:
+            self._size = size
+            if self.direct is not None:
+                self.direct.truncate(size)
+
+    def _shrink(self, size: int) -> None:
+        """Undo :meth:`_grow`: nobody has stored anything beyond ``size`` since."""
+        self._size = size
+        if self.direct is not None:
+            self.direct.truncate(size)
 
     def _make_resident(self, span: PageSpan) -> None:
         added = self._absent(span)
         if added:
             self.resident.add_range(*span)
-            self.memory.charge(added)
+            self.memory.charge(added, direct=self.direct is not None)
             self.volatility.added(span)
 
     def _drop(self, span: PageSpan) -> None:
         dropped = count(self.resident, span)
         if dropped:
-            self.store.drop(span)
+            # If direct, not more than was seen: what came since is nobody's to drop unreported.
+            for run in [span] if self.direct is None else runs(within(self.resident, span)):
+                self.store.drop(run)
             self.resident.remove_range(*span)
-            self.memory.uncharge(dropped)
+            self.memory.uncharge(dropped, direct=self.direct is not None)
             self.volatility.dropped(span)
+
+    def _next_data(self, page: int) -> int | None:
+        """The first page from ``page`` on that is resident and not purged."""
+        if self.direct is None:
+            return next_page(self.resident - self.volatility.purged, page)
+        found = self.direct.next_data(page)
+        while found is not None and found in self.volatility.purged:
+            found = self.direct.next_data(run_end(self.volatility.purged, found))
+        return found
+
+    def _next_hole(self, page: int) -> int:
+        """The first page from ``page`` on that is not resident, or purged."""
+        if self.direct is None:
+            return run_end(self.resident - self.volatility.purged, page)
+        if page in self.volatility.purged or self.direct.next_data(page) != page:
+            return page
+        purged = next_page(self.volatility.purged, page)
+        end = self.direct.next_hole(page)
+        return end if purged is None else min(end, purged)
 
     def _discard_stale(self, touched: PageSpan) -> BitMap:
         """The pages whose write-back must be discarded; those that drain become purged."""

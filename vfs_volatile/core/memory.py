@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from sortedcontainers import SortedDict
 
+from vfs_volatile.abi.ioctls import VRANGE_SIGBUS, VRANGE_ZERO
 from vfs_volatile.core.ranges import Order, VolatileRange
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.units import PAGE_SIZE
@@ -30,9 +31,10 @@ class PurgeQueue:
     def __iter__(self) -> Iterator[VolatileRange]:
         return iter(self._by_order.values())
 
-    def from_order(self, order: Order | None) -> Iterator[VolatileRange]:
-        """The ranges from place ``order`` on, or all. Do not change meanwhile."""
-        return map(self._by_order.__getitem__, self._by_order.irange(order))
+    def from_order(self, order: Order | None, *, after: bool = False) -> Iterator[VolatileRange]:
+        """The ranges from place ``order`` on, or ``after`` it, or all. Do not change meanwhile."""
+        found = self._by_order.irange(order, inclusive=(not after, True))
+        return map(self._by_order.__getitem__, found)
 
     def __contains__(self, entry: VolatileRange) -> bool:
         return entry.order in self._by_order
@@ -64,16 +66,27 @@ class Memory:
         # -- mutable --
         self.budget_pages = min(budget_pages, size_pages)
         # INVARIANT: each the sum over all address_spaces of the mount.
-        self.resident = 0
+        self.seen = 0
+        """Resident pages that we have stored or seen."""
+        self.direct = 0
+        """Those of them in files that processes reach without us."""
         self.volatile = 0
         self.purged = 0
+        self.unseen = 0
+        """Pages that processes have stored without us, by the last count, beyond those seen."""
         # -- history, for whoever watches --
         self.highest_resident = 0
         self.purged_ever = 0
-        # INVARIANT: holds exactly the ranges with a resident page.
+        # INVARIANT: holds exactly the ranges with a resident page, and those that may hold one
+        # which nobody has seen.
         self.queue = PurgeQueue()
         self.newest_age = 0
         """Age of the youngest mark."""
+
+    @property
+    def resident(self) -> int:
+        """Pages held in memory."""
+        return self.seen + self.unseen
 
     @property
     def room(self) -> int:
@@ -84,6 +97,12 @@ class Memory:
     def excess(self) -> int:
         """Pages resident above the budget; 0 within it."""
         return max(0, self.resident - self.budget_pages)
+
+    def reads_zero(self, behavior: int) -> bool:
+        """Do purged pages of such a range read as zeros, or is touching them an error?"""
+        if behavior & (VRANGE_ZERO | VRANGE_SIGBUS):
+            return bool(behavior & VRANGE_ZERO)
+        return self.zero_by_default
 
     def next_age(self) -> int:
         """The age of a new mark: greater than all before."""
@@ -115,15 +134,28 @@ class Memory:
         """Pages: an eighth of the budget, at least 4 MiB."""
         return max(self.budget_pages // 8, _MIN_SLACK)
 
-    def charge(self, pages: int) -> None:
-        """``pages`` became resident."""
-        self.resident += pages
+    def charge(self, pages: int, *, direct: bool = False) -> None:
+        """``pages`` became resident; ``direct``: they were found, and may have been counted."""
+        self.seen += pages
+        if direct:
+            self.direct += pages
+            self.unseen = max(0, self.unseen - pages)
+        self._grown()
+
+    def uncharge(self, pages: int, *, direct: bool = False) -> None:
+        """``pages`` were dropped."""
+        self.seen -= pages
+        if direct:
+            self.direct -= pages
+
+    def counted(self, pages: int) -> None:
+        """All files that processes reach without us hold ``pages`` in memory, seen or not."""
+        self.unseen = max(0, pages - self.direct)
+        self._grown()
+
+    def _grown(self) -> None:
         self.highest_resident = max(self.highest_resident, self.resident)
         self.signal_pressure()
-
-    def uncharge(self, pages: int) -> None:
-        """``pages`` were dropped."""
-        self.resident -= pages
 
     def set_budget(self, budget_pages: int) -> None:
         """Change the budget; more than the size of the mount means its size."""

@@ -59,6 +59,26 @@ class PageStore(Protocol):
         """Free everything."""
 
 
+class DirectStore(PageStore, Protocol):
+    """A store that processes reach without us: pages come to it, and it grows, unseen.
+
+    It knows the size of its file, never shrinks or loses a page unseen, and ``drop`` takes nothing
+    but what it is told to.
+    """
+
+    def size(self) -> int:
+        """Bytes of the file."""
+
+    def held(self) -> int:
+        """Pages that the file holds in memory."""
+
+    def next_data(self, page: int) -> int | None:
+        """The first page from ``page`` on that holds memory, below the end of file."""
+
+    def next_hole(self, page: int) -> int:
+        """The first page from ``page`` on, which holds memory, that holds none."""
+
+
 def pages_touched(start: int, end: int) -> PageSpan:
     """The pages that bytes ``[start, end)`` meet."""
     return PageSpan(start // PAGE_SIZE, pages_for(end))
@@ -78,6 +98,13 @@ def page_set(span: PageSpan) -> BitMap:
     if span:
         pages.add_range(span.first, span.end)
     return pages
+
+
+def within(pages: BitMap, span: PageSpan) -> BitMap:
+    """A new set of those of ``pages`` that lie in ``span``."""
+    if not pages:
+        return BitMap()
+    return pages & page_set(span.clip(PageSpan(0, pages.max() + 1)))
 
 
 def count(pages: BitMap, span: PageSpan) -> int:
@@ -141,3 +168,12 @@ def runs(pages: BitMap) -> Iterator[PageSpan]:
         end = run_end(pages, first)
         yield PageSpan(first, end)
         first = next_page(pages, end)
+
+
+def present(store: DirectStore, span: PageSpan) -> Iterator[PageSpan]:
+    """The runs of pages of ``span`` that hold memory at this moment, in order."""
+    page: int | None = span.first
+    while page is not None and (page := store.next_data(page)) is not None and page < span.end:
+        end = min(store.next_hole(page), span.end)
+        yield PageSpan(page, end)
+        page = end

@@ -89,6 +89,10 @@ class RangeMap:
     def __iter__(self) -> Iterator[VolatileRange]:
         return map(self._by_first.__getitem__, self._firsts)
 
+    def at(self, first: int) -> VolatileRange:
+        """The range that starts at ``first``. Raises KeyError if none does."""
+        return self._by_first[first]
+
     def from_page(self, page: int) -> Iterator[VolatileRange]:
         """The range that holds ``page``, if one does, and all after it. Do not change meanwhile."""
         before = last_page(self._firsts, page)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from pyroaring import BitMap
 
+from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.anonymous import AnonymousSpace, Together, in_parts
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import PageSpan, count, page_set, runs
@@ -16,6 +17,8 @@ from vfs_volatile.core.ranges import Order, VolatileRange
 _NONE = BitMap()
 _SLICE = 1000
 """Ranges looked at in one go: a millisecond or two."""
+_STRETCH = 32
+"""Ranges taken from the queue at a time: looking at one may change the queue."""
 
 Barred = Mapping[int, BitMap]
 """Inode -> pages that may not be purged: somebody who maps them forbids it."""
@@ -53,18 +56,27 @@ class Round:
 
     def _walk(self) -> Iterator[VolatileRange]:
         seen = 0
-        for entry in islice(self._memory.queue.from_order(self._reached), _SLICE):
-            seen += 1
-            self._reached = entry.order
-            self.met_anonymous |= isinstance(entry.space, AnonymousSpace)
-            yield entry
-        self.finished = seen < _SLICE
+        stretch = self._stretch(after=False)
+        while stretch:
+            for entry in stretch:
+                seen += 1
+                self._reached = entry.order
+                self.met_anonymous |= isinstance(entry.space, AnonymousSpace)
+                yield entry
+            if seen >= _SLICE:
+                return
+            stretch = self._stretch(after=True)
+        self.finished = True
+
+    def _stretch(self, *, after: bool) -> list[VolatileRange]:
+        return list(islice(self._memory.queue.from_order(self._reached, after=after), _STRETCH))
 
 
 def choose(entries: Iterable[VolatileRange], need: int, barred: Barred) -> list[Victim]:
     """The victims among ``entries`` that free ``need`` pages, in their order; fewer if no more.
 
-    A FULL range goes whole or not at all; of a PARTIAL one only what is needed, lowest first.
+    A FULL range goes whole or not at all; of a PARTIAL one only what is needed, lowest first. A
+    range of a file that processes reach without us is looked at first, and may leave the queue.
     """
     victims: list[Victim] = []
     left = iter(entries)
@@ -72,19 +84,20 @@ def choose(entries: Iterable[VolatileRange], need: int, barred: Barred) -> list[
         if isinstance(entry.space, AnonymousSpace):
             found = _anonymous_victims(entry, entry.space, need)
         else:
-            found = _victims(entry, need, barred.get(entry.space.ino, _NONE))
+            found = _victims(entry, entry.space, need, barred.get(entry.space.ino, _NONE))
         victims += found
         need -= sum(victim.resident for victim in found)
     return victims
 
 
-def _victims(entry: VolatileRange, need: int, barred: BitMap) -> list[Victim]:
-    resident = entry.space.resident
+def _victims(entry: VolatileRange, space: AddressSpace, need: int, barred: BitMap) -> list[Victim]:
+    space.look(entry.span)
     if not entry.partial:
-        if count(barred, entry.span):
+        held = count(space.resident, entry.span)
+        if count(barred, entry.span) or not held:
             return []
-        return [Victim(entry, [entry.span], count(resident, entry.span))]
-    pages = (resident & page_set(entry.span)) - barred
+        return [Victim(entry, [entry.span], held)]
+    pages = (space.resident & page_set(entry.span)) - barred
     chosen = BitMap(islice(pages, need))
     return [Victim(entry, list(runs(chosen)), len(chosen))] if chosen else []
 
@@ -115,17 +128,6 @@ def _victims_of(together: Together) -> list[Victim]:
         victims.append(Victim(entry, list(runs(pages)), len(pages - seen)))
         seen |= pages
     return victims
-
-
-def _victim(entry: VolatileRange, need: int, barred: BitMap) -> Victim | None:
-    resident = entry.space.resident
-    if not entry.partial:
-        if count(barred, entry.span):
-            return None
-        return Victim(entry, [entry.span], count(resident, entry.span))
-    pages = (resident & page_set(entry.span)) - barred
-    chosen = BitMap(islice(pages, need))
-    return Victim(entry, list(runs(chosen)), len(chosen)) if chosen else None
 
 
 def still_allowed(victim: Victim, barred: BitMap) -> list[PageSpan]:

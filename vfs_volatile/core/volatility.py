@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from pyroaring import BitMap
 
-from vfs_volatile.abi.ioctls import STATE_PURGED, STATE_VOLATILE, VRANGE_SIGBUS, VRANGE_ZERO
+from vfs_volatile.abi.ioctls import STATE_PURGED, STATE_VOLATILE
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import (
     LAST_PAGE,
+    DirectStore,
     PageSpan,
     count,
     last_page,
@@ -46,7 +47,10 @@ class Drain:
 class Volatility:
     """The volatile ranges of one file and the purged pages in them."""
 
-    __slots__ = ("_memory", "_resident", "_space", "drains", "lost", "pages", "purged", "ranges")
+    __slots__ = (
+        "_memory", "_resident", "_space", "direct", "drains", "idle", "lost", "pages", "purged",
+        "ranges",
+    )  # fmt: skip
 
     def __init__(self, space: Space, memory: Memory, resident: BitMap) -> None:
         # -- dependencies --
@@ -55,8 +59,13 @@ class Volatility:
         self._resident = resident
         """The pages with data; its owner tells when it changes: added(), dropped()."""
         # -- mutable --
+        self.direct = False
+        """Do processes store without us? Then a range may hold pages that nobody has seen."""
         # INVARIANT: ends at or before the page that holds the end of file.
         self.ranges = RangeMap()
+        # INVARIANT: if direct, the first pages of the ranges that are not in the purge queue.
+        self.idle = BitMap()
+        """Ranges that held nothing when they were looked at last."""
         self.pages = 0
         """How many pages the ranges hold together."""
         # INVARIANT: every purged page is volatile. It is not resident either, unless touching it
@@ -72,9 +81,7 @@ class Volatility:
 
     def reads_zero(self, entry: VolatileRange) -> bool:
         """Do its purged pages read as zeros, or is touching them an error?"""
-        if entry.behavior & (VRANGE_ZERO | VRANGE_SIGBUS):
-            return bool(entry.behavior & VRANGE_ZERO)
-        return self._memory.zero_by_default
+        return self._memory.reads_zero(entry.behavior)
 
     def first_denied(self, span: PageSpan) -> int | None:
         """The first page of ``span`` whose touch is an error."""
@@ -87,6 +94,10 @@ class Volatility:
                 if page is not None and page < piece.end:
                     return page
         return None
+
+    def reads_zero_throughout(self) -> bool:
+        """Does no range make touching a page an error?"""
+        return all(map(self.reads_zero, self.ranges))
 
     def denied(self, page: int) -> bool:
         """Is touching ``page`` an error?"""
@@ -179,13 +190,34 @@ class Volatility:
     def added(self, span: PageSpan) -> None:
         """Pages of ``span`` became resident."""
         for entry in self.ranges.overlapping(span):
-            self._memory.enqueue(entry)
+            self._enqueue(entry)
 
     def dropped(self, span: PageSpan) -> None:
-        """Pages of ``span`` are no longer resident."""
+        """Pages of ``span`` are no longer resident, if they were; if direct, this was seen now."""
         for entry in self.ranges.overlapping(span):
+            if self.direct and entry.span.clip(span) != entry.span:
+                continue  # of the rest nobody knows
             if not count(self._resident, entry.span):
                 self._memory.queue.discard(entry)
+                if self.direct:
+                    self.idle.add(entry.first)
+
+    def go_direct(self) -> None:
+        """From now on processes store without us: any range may hold something."""
+        self.direct = True
+        for entry in self.ranges:
+            self._enqueue(entry)
+
+    def refilled(self, store: DirectStore) -> None:
+        """Queue the idle ranges that hold something by now."""
+        page = next_page(self.idle, 0)
+        while page is not None and (data := store.next_data(page)) is not None:
+            first = last_page(self.idle, data)
+            assert first is not None  # page itself, if no other
+            entry = self.ranges.at(first)
+            if data < entry.end:
+                self._enqueue(entry)
+            page = next_page(self.idle, data)
 
     def said(self, span: PageSpan, purged: BitMap) -> None:
         """What is resident in ``span`` may have changed, and just ``purged`` of it is purged.
@@ -235,11 +267,17 @@ class Volatility:
         for entry in self.ranges:
             volatile |= page_set(entry.span)
             has_resident = count(self._resident, entry.span) > 0
-            assert (entry in self._memory.queue) == has_resident, "queue and residency differ"
+            queued = entry in self._memory.queue
+            if self.direct:
+                assert queued == (entry.first not in self.idle), "neither queued nor idle"
+                assert queued or not has_resident, "what holds something is not queued"
+            else:
+                assert queued == has_resident, "queue and residency differ"
             if not self.reads_zero(entry):
                 denied = self.purged & page_set(entry.span)
                 assert denied.isdisjoint(self._resident), "a purged page holds data"
         assert self.pages == len(volatile), "miscounted"
+        assert self.idle <= BitMap(entry.first for entry in self.ranges), "idle, but no range"
         assert volatile <= file_pages, "volatile beyond the end of file"
         assert self.lost <= file_pages, "lost beyond the end of file"
         assert self.purged <= volatile, "purged but not volatile"
@@ -250,12 +288,17 @@ class Volatility:
 
     def _add(self, new: VolatileRange) -> None:
         self.ranges.add(new)
-        if count(self._resident, new.span):
+        if self.direct or count(self._resident, new.span):
             self._memory.enqueue(new)
+
+    def _enqueue(self, entry: VolatileRange) -> None:
+        self.idle.discard(entry.first)
+        self._memory.enqueue(entry)
 
     def _replace(self, old: VolatileRange, span: PageSpan, new: VolatileRange | None) -> None:
         """Put ``new`` in the place of what ``old`` has in ``span``."""
         self._memory.queue.discard(old)
+        self.idle.discard(old.first)
         self.ranges.remove(old)
         cut = old.span.clip(span)
         for left in (PageSpan(old.first, cut.first), PageSpan(cut.end, old.end)):

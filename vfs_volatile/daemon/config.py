@@ -42,6 +42,10 @@ def parse_address(text: str) -> Address:
     return Address(host or "127.0.0.1", int(port))
 
 
+Passthrough = Literal["auto", "off"]
+"""May files take the direct path, if the kernel has it and we are privileged?"""
+
+
 @dataclass(frozen=True, slots=True)
 class MountConfig:
     """One mount. Sizes are bytes."""
@@ -67,3 +71,4 @@ class MountConfig:
     gid: int | None = None
     mode: int | None = None
     """Of the root directory, as in tmpfs(5); None: ours, and 0755."""
+    passthrough: Passthrough = "auto"

@@ -32,6 +32,7 @@ from vfs_volatile.fs.addressed import Addressed
 from vfs_volatile.fs.aids import DebugAids
 from vfs_volatile.fs.anonymous import Anonymous
 from vfs_volatile.fs.control import Control
+from vfs_volatile.fs.direct import DirectFiles
 from vfs_volatile.fs.electorate import Electorate
 from vfs_volatile.fs.inode import Inode
 from vfs_volatile.fs.journal import Journal
@@ -48,6 +49,7 @@ from vfs_volatile.processes.kernel import Kernel
 from vfs_volatile.processes.mappings import MappingScanner
 from vfs_volatile.processes.maps import OwnMount, query_text
 from vfs_volatile.store.arena import Arena
+from vfs_volatile.store.detached import DetachedTmpfs
 from vfs_volatile.units import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -93,6 +95,7 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
         on_pressure=purger.wake,
     )
     arena = Arena()
+    tmpfs, why_not = _direct_store(config)
     tree = Tree(memory, arena.make_store)
     _give_root(tree.get(ROOT), config)
     own = OwnMount(config.mountpoint)
@@ -102,14 +105,19 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
     journal = Journal(tree.inodes)
     news = News(tree.inodes, journal, polls)
     looks = Looks(tree.inodes, rules, _scanner(config, own), electorate)
-    purges = Purges(memory, shim.invalidate, looks, news, Anonymous(memory))
+    direct = DirectFiles(
+        memory, tmpfs, why_not, tree.inodes, lambda ino: shim.invalidate(ino, -1, 0)
+    )
+    purges = Purges(memory, shim.invalidate, looks, news, Anonymous(memory), direct.count)
     aids = DebugAids(purges)
     addressed = Addressed(own, rules, tree.inodes, purges, electorate, journal, aids)
     ranking = Ranking(tree.inodes)
     facts = _facts(rules, electorate, triggers)
     where = {"metrics": metrics.url} if metrics is not None else {}
-    control = Control(memory, purges, addressed, journal, news, ranking, aids, facts | where)
-    operations = Operations(rules, tree, memory, control, purges, polls, aids)
+    control = Control(
+        memory, purges, addressed, journal, news, ranking, aids, direct, facts | where
+    )
+    operations = Operations(rules, tree, memory, control, purges, polls, aids, direct)
     _mount(operations, config)
     try:
         start_guardian(own.numbers[1])
@@ -118,6 +126,7 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
             purging = trio.CancelScope()
             nursery.start_soon(_keep_in_limits, memory, purges, purger, triggers, purging)
             nursery.start_soon(electorate.follow)
+            nursery.start_soon(direct.watch, operations.unused)
             await nursery.start(_stop_on_signal, purges, purging)
             if metrics is not None:
                 metrics.tell(control, purges, {"mountpoint": config.mountpoint, **facts})
@@ -130,6 +139,8 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
     finally:
         pyfuse3.close(unmount=True)
         arena.close()
+        if tmpfs is not None:
+            tmpfs.close()
         log.info("unmounted %s", config.mountpoint)
 
 
@@ -201,6 +212,20 @@ def _facts(rules: Semantics, electorate: Electorate, triggers: Triggers | None) 
     facts = {rule: str(choice) for rule, choice in asdict(rules).items()}
     facts["pressure"] = "off" if triggers is None else " and ".join(triggers.watched)
     return {**facts, "processes": electorate.view} if rules.votes else facts
+
+
+def _direct_store(config: MountConfig) -> tuple[DetachedTmpfs | None, str]:
+    """Where files on the direct path are kept, or why no file can take it."""
+    if config.passthrough == "off":
+        return None, "the mount has -o passthrough=off"
+    try:
+        tmpfs = DetachedTmpfs(config.size // PAGE_SIZE)
+    except PermissionError:
+        return None, "the daemon lacks CAP_SYS_ADMIN"
+    except OSError as error:
+        return None, f"this kernel makes no tmpfs for it: {error.strerror}"
+    shim.want_passthrough()
+    return tmpfs, ""
 
 
 def _scanner(config: MountConfig, own: OwnMount) -> MappingScanner:

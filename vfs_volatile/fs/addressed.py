@@ -55,6 +55,9 @@ class Addressed:
         process, text = await trio.to_thread.run_sync(_caller, tid, abandon_on_cancel=True)
         pieces = pieces_at(parse_maps(text), args.start, args.length)
         parts = [self._part(handle, piece) for piece in pieces]
+        if args.mode == VRANGE_VOLATILE:
+            for space, _ in parts:
+                space.require_honoured(args.behavior)
         if self._rules.votes:
             purged = await self._vote(process, parts, args)
         elif args.mode == VRANGE_VOLATILE:

@@ -16,13 +16,14 @@ from vfs_volatile.core.semantics import Semantics
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.fs.aids import DebugAids
 from vfs_volatile.fs.control import Control
+from vfs_volatile.fs.direct import DirectFiles
 from vfs_volatile.fs.inode import Inode
 from vfs_volatile.fs.polls import Polls
 from vfs_volatile.fs.purges import Purges
 from vfs_volatile.fs.tree import Tree
 from vfs_volatile.units import PAGE_SIZE
 
-CACHE_SECONDS = 3600.0
+CACHE_SECONDS = 3600
 """How long the kernel may trust names and attributes: it alone changes them, so for long."""
 
 
@@ -38,6 +39,7 @@ class Answers(pyfuse3.Operations):
         purges: Purges,
         polls: Polls,
         aids: DebugAids,
+        direct: DirectFiles,
     ) -> None:
         super().__init__()
         # -- dependencies --
@@ -48,6 +50,7 @@ class Answers(pyfuse3.Operations):
         self._purges = purges
         self._polls = polls
         self._aids = aids
+        self._direct = direct
         # -- mutable --
         self._numbers = count(1)
         """Of handles, files and directories together: one is never taken for another."""
@@ -73,10 +76,17 @@ def no_entry() -> EntryAttributes:
     return entry
 
 
+def trusted_seconds(inode: Inode) -> int:
+    """How long the kernel may trust attributes: of files that change without us, not at all."""
+    return 0 if inode.file is not None and inode.openers is not None else CACHE_SECONDS
+
+
 def attributes(inode: Inode) -> EntryAttributes:
+    inode.pull_times()
     entry = EntryAttributes()
     entry.st_ino = InodeT(inode.number)
-    entry.entry_timeout = entry.attr_timeout = CACHE_SECONDS
+    entry.entry_timeout = CACHE_SECONDS
+    entry.attr_timeout = trusted_seconds(inode)
     entry.st_mode = ModeT(inode.mode)
     entry.st_nlink = inode.nlink
     entry.st_uid = inode.uid
@@ -85,7 +95,7 @@ def attributes(inode: Inode) -> EntryAttributes:
     entry.st_size = inode.size
     entry.st_blksize = PAGE_SIZE
     if inode.space is not None:
-        entry.st_blocks = len(inode.space.resident) * (PAGE_SIZE // 512)
+        entry.st_blocks = inode.space.held * (PAGE_SIZE // 512)
     entry.st_atime_ns = inode.atime_ns
     entry.st_mtime_ns = inode.mtime_ns
     entry.st_ctime_ns = inode.ctime_ns

@@ -24,6 +24,7 @@ from vfs_volatile.fs.addressed import Addressed
 from vfs_volatile.fs.aids import NAMES as AIDS
 from vfs_volatile.fs.aids import DebugAids
 from vfs_volatile.fs.anonymous import Attachment
+from vfs_volatile.fs.direct import DirectFiles
 from vfs_volatile.fs.inode import Handle
 from vfs_volatile.fs.journal import Journal
 from vfs_volatile.fs.news import News, blockers_of
@@ -69,6 +70,7 @@ class Control:
         news: News,
         ranking: Ranking,
         aids: DebugAids,
+        direct: DirectFiles,
         facts: Mapping[str, str],
     ) -> None:
         self._memory = memory
@@ -78,6 +80,7 @@ class Control:
         self._news = news
         self._ranking = ranking
         self._aids = aids
+        self._direct = direct
         self._facts = facts
         """What does not change while mounted: the rules, and how processes are followed."""
         self._setters: dict[str, _Setter] = {
@@ -125,6 +128,7 @@ class Control:
             case _:
                 check_range(args)
                 purged = await self._addressed.mvrange(handle, args, tid)
+        self._direct.count()
         return args._replace(purged=purged).pack()
 
     def detached(self, attachment: Attachment) -> None:
@@ -135,6 +139,7 @@ class Control:
         check_range(args)
         span = (args.start, args.length)
         if args.mode == ioctls.VRANGE_VOLATILE:
+            space.require_honoured(args.behavior)
             purged = space.mark(*span, args.behavior)
             self._journal.record("mark", space, [span], behavior=args.behavior, tid=tid)
             (purged,) = await self._aids.after_mark([(space, span)], [purged])
@@ -150,7 +155,9 @@ class Control:
         check_range(FvrangeArgs(0, 0, vec.mode, vec.behavior))
         for start, length, _ in vec.ranges:
             check_range(FvrangeArgs(start, length, vec.mode, vec.behavior))
-        if vec.mode == ioctls.VRANGE_NONVOLATILE:
+        if vec.mode == ioctls.VRANGE_VOLATILE:
+            space.require_honoured(vec.behavior)
+        else:
             await self._purges.settle([(space, (start, length)) for start, length, _ in vec.ranges])
         done = [
             (start, length, self._fvrange_now(space, start, length, vec))
@@ -190,7 +197,8 @@ class Control:
         """Raises SyscallError: EINVAL (syntax), EPERM (read-only), EOPNOTSUPP (no such)."""
         if name in self._setters:
             await self._setters[name](space, _text(value), tid)
-        elif name in self._getters or name == xattrs.BLOCKERS:
+            self._direct.count()
+        elif name in self._getters or name in (xattrs.BLOCKERS, xattrs.DATA_PATH):
             raise SyscallError(errno.EPERM)
         else:
             raise SyscallError(errno.EOPNOTSUPP)
@@ -219,6 +227,7 @@ class Control:
 
     async def _set_volatile(self, space: AddressSpace, text: str, tid: int) -> None:
         spans, behavior = _parse(xattrs.parse_mark, text)
+        space.require_honoured(behavior)
         purged = [space.mark(*span, behavior) for span in spans]
         self._journal.record("mark", space, spans, behavior=behavior, tid=tid)
         await self._aids.after_mark([(space, span) for span in spans], purged)
@@ -275,11 +284,13 @@ class Control:
     def statistics(self) -> Statistics:
         """All counters of the mount."""
         memory, purges = self._memory, self._purges
+        self._direct.count()
         return Statistics(
             size=memory.size_pages * PAGE_SIZE,
             budget=memory.budget_pages * PAGE_SIZE,
             # What is being purged counts until the kernel has dropped it too.
             resident=(memory.resident + purges.draining) * PAGE_SIZE,
+            passthrough=(memory.direct + memory.unseen) * PAGE_SIZE,
             highest_resident=memory.highest_resident * PAGE_SIZE,
             volatile=memory.volatile * PAGE_SIZE,
             purged=memory.purged * PAGE_SIZE,

@@ -37,6 +37,9 @@ class ExtendedAttributes(Answers):
             self._require_owner(found, caller)
         if _is_of_mount(name):
             return await self._control.get_mount_xattr(name)
+        if name == xattrs.DATA_PATH and found.space is not None:
+            path = self._direct.path_of(found)
+            return f"{path.name}: {path.why}".encode()
         return await self._control.get_file_xattr(space_of(found, errno.ENODATA), name)
 
     async def remove_control(self, ino: int, name: str, caller: shim.Caller) -> None:

@@ -10,20 +10,10 @@ from typing import Any
 
 from vfs_volatile.native import shim  # isort: skip  # must come before pyfuse3
 
-from pyfuse3 import (
-    EntryAttributes,
-    FileHandleT,
-    FileInfo,
-    FileNameT,
-    FlagT,
-    InodeT,
-    ModeT,
-    PollHandle,
-    RequestContext,
-)
+from pyfuse3 import FileHandleT, InodeT, PollHandle, RequestContext
 
 from vfs_volatile.errors import SyscallError
-from vfs_volatile.fs.answers import CACHE_SECONDS, Answers, space_of
+from vfs_volatile.fs.answers import CACHE_SECONDS, Answers, space_of, trusted_seconds
 from vfs_volatile.fs.inode import Handle, Inode
 from vfs_volatile.units import pages_for
 
@@ -40,39 +30,37 @@ class Files(Answers):
         super().__init__(*arguments)
         self._handles: dict[int, Handle] = {}
 
-    async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
-        return self._opened(self._tree.get(inode), flags, ctx.pid)
+    def open(self, ino: int, flags: int, tid: int) -> shim.Opened:  # type: ignore[override]
+        return self._opened(self._tree.get(ino), flags, tid, new=False)
 
-    async def create(
-        self,
-        parent_inode: InodeT,
-        name: FileNameT,
-        mode: ModeT,
-        flags: FlagT,
-        ctx: RequestContext,
-    ) -> tuple[FileInfo, EntryAttributes]:
-        inode = self._tree.create(parent_inode, name, stat.S_IFREG | mode, ctx.uid, ctx.gid)
-        return self._opened(inode, flags, ctx.pid), self._found(inode)
+    def create(  # type: ignore[override]
+        self, parent: int, name: bytes, mode: int, flags: int, caller: shim.Caller
+    ) -> tuple[shim.NewFile, shim.Opened]:
+        mode |= stat.S_IFREG
+        inode = self._tree.create(parent, name, mode, caller.uid, caller.gid)
+        return self._created(inode, flags, caller)
 
     def tmpfile(
         self, parent: int, mode: int, flags: int, caller: shim.Caller
-    ) -> tuple[shim.NewFile, int]:
+    ) -> tuple[shim.NewFile, shim.Opened]:
         """O_TMPFILE. Raises SyscallError."""
         inode = self._tree.create_unnamed(parent, mode, caller.uid, caller.gid)
-        inode.lookups += 1
-        new = shim.NewFile(
-            inode.number, inode.mode, inode.uid, inode.gid, inode.mtime_ns, CACHE_SECONDS
-        )
-        return new, self._opened(inode, flags, caller.tid).fh
+        return self._created(inode, flags, caller)
 
     async def release(self, fh: FileHandleT) -> None:
         handle = self._handles.pop(fh)
-        self._polls.closed(fh, handle.inode.number)
-        handle.inode.closed(writable=handle.writable)
+        inode = handle.inode
+        self._polls.closed(fh, inode.number)
+        inode.closed(writable=handle.writable)
         if handle.attachment is not None:
             self._control.detached(handle.attachment)
-        if self._rules.lifetime == "last-close" and handle.inode.space is not None:
-            await self._purges.end_unused(handle.inode, handle.inode.space)
+        if self._direct.closed(inode):
+            await self.unused(inode)
+
+    async def unused(self, inode: Inode) -> None:
+        """Nobody has ``inode`` open or mapped any more."""
+        if self._rules.lifetime == "last-close" and inode.space is not None:
+            await self._purges.end_unused(inode, inode.space)
 
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
         await self._aids.hold_read()
@@ -142,7 +130,7 @@ class Files(Answers):
         first; of a file that nobody can write there is none. Raises SyscallError(ENXIO).
         """
         inode = self._handles[fh].inode
-        if inode.writers:
+        if inode.writers and inode.file is None:
             await self._purges.flush(inode.number)
         return space_of(inode).seek(offset, whence)
 
@@ -150,9 +138,27 @@ class Files(Answers):
         """The calls of fvrange.h. Raises SyscallError."""
         return await self._control.ioctl(self._handles[fh], command, data, tid)
 
-    def _opened(self, inode: Inode, flags: int, tid: int) -> FileInfo:
+    def _created(
+        self, inode: Inode, flags: int, caller: shim.Caller
+    ) -> tuple[shim.NewFile, shim.Opened]:
+        inode.lookups += 1
+        opened = self._opened(inode, flags, caller.tid, new=True)
+        new = shim.NewFile(
+            inode.number,
+            inode.mode,
+            inode.nlink,
+            inode.uid,
+            inode.gid,
+            inode.mtime_ns,
+            CACHE_SECONDS,
+            trusted_seconds(inode),
+        )
+        return new, opened
+
+    def _opened(self, inode: Inode, flags: int, tid: int, *, new: bool) -> shim.Opened:
+        backing = self._direct.opening(inode, new=new)
         writable = flags & os.O_ACCMODE != os.O_RDONLY
         fh = next(self._numbers)
         self._handles[fh] = Handle(inode, writable=writable, touches_atime=not flags & os.O_NOATIME)
         inode.opened(tid, writable=writable)
-        return FileInfo(fh=FileHandleT(fh), keep_cache=True)
+        return shim.Opened(fh, backing)

@@ -12,6 +12,7 @@ from sortedcontainers import SortedDict
 
 from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.processes.openers import Openers
+from vfs_volatile.store.detached import DetachedFile
 
 if TYPE_CHECKING:
     from vfs_volatile.fs.anonymous import Attachment
@@ -86,9 +87,9 @@ class Inode:
     """A file of any type. Times are ns since the epoch, as in stat(2)."""
 
     __slots__ = (
-        "_aliases", "_dentry", "atime_ns", "ctime_ns", "directory", "gid", "linkable", "lookups",
-        "mode", "mtime_ns", "nlink", "number", "openers", "opens", "purges", "rdev", "space",
-        "target", "uid", "writers", "xattrs",
+        "_aliases", "_dentry", "atime_ns", "ctime_ns", "directory", "file", "gid", "linkable",
+        "lookups", "mode", "mtime_ns", "nlink", "number", "openers", "opens", "purges", "rdev",
+        "space", "target", "uid", "writers", "xattrs",
     )  # fmt: skip
 
     def __init__(self, number: int, mode: int, uid: int, gid: int) -> None:
@@ -107,10 +108,10 @@ class Inode:
         # INVARIANT: an inode lives while nlink or lookups is above 0.
         self.lookups = 0
         """How often the kernel was told of it and has not forgotten."""
-        # INVARIANT: 0 means that no process has it mapped: the kernel sends RELEASE only when
-        # the last descriptor is closed and the last mapping made with it is gone.
         self.opens = 0
-        # INVARIANT: set exactly while opens > 0.
+        # INVARIANT: None means that no process has it open or mapped. The kernel sends RELEASE only
+        # when the last descriptor is closed and the last mapping made with it is gone; not so on
+        # the direct path, see fs/direct.py.
         self.openers: Openers | None = None
         self.writers = 0
         """How many of ``opens`` may write."""
@@ -122,6 +123,8 @@ class Inode:
         """How many purges have taken pages of it, in the kernel too."""
         self.space: AddressSpace | None = None
         """Set for regular files, and for them alone."""
+        self.file: DetachedFile | None = None
+        """Where processes reach its data without us; then times of the data are kept there."""
         self.directory: Directory | None = None
         """Set for directories, and for them alone."""
         self.target = b""
@@ -130,6 +133,8 @@ class Inode:
     @property
     def size(self) -> int:
         """st_size: bytes; for a directory what tmpfs says (linux/mm/shmem.c, BOGO_DIRENT_SIZE)."""
+        if self.file is not None:
+            return self.file.size()
         if self.space is not None:
             return self.space.size
         if self.directory is not None:
@@ -186,11 +191,31 @@ class Inode:
         self.openers.add(tid)
 
     def closed(self, *, writable: bool) -> None:
-        """One open of it has ended, with all mappings made through it."""
+        """One open of it has ended; on the cached path with all mappings made through it."""
         self.opens -= 1
         self.writers -= writable
-        if not self.opens:
+        if not self.opens and self.file is None:
             self.openers = None
+
+    def at_rest(self) -> None:
+        """Nobody has it open or mapped."""
+        self.openers = None
+
+    def pull_times(self) -> None:
+        """Take over the times that processes have changed without us."""
+        if self.file is None:
+            return
+        found = self.file.stat()
+        self.atime_ns = found.st_atime_ns
+        if found.st_mtime_ns != self.mtime_ns:
+            self.mtime_ns = found.st_mtime_ns
+            # The kernel's clock for files may be a tick behind ours; a change must show.
+            self.ctime_ns = max(self.ctime_ns + 1, found.st_mtime_ns)
+
+    def push_times(self) -> None:
+        """Let processes that change the times without us start from ours."""
+        if self.file is not None:
+            self.file.set_times(self.atime_ns, self.mtime_ns)
 
     def touch_read(self) -> None:
         """Data were read: relatime, as mount(8) has it by default."""
@@ -204,7 +229,9 @@ class Inode:
 
     def touch_written(self) -> None:
         """Content changed."""
+        self.pull_times()
         self.mtime_ns = self.ctime_ns = time.time_ns()
+        self.push_times()
 
 
 class Handle:

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Sequence
 from typing import Any
 
-from vfs_volatile.native import shim  # noqa: F401  # isort: skip  # must come before pyfuse3
+from vfs_volatile.native import shim  # isort: skip  # must come before pyfuse3
 
 import pyfuse3
 from pyfuse3 import (
@@ -127,13 +127,20 @@ class Names(Answers):
         fh: FileHandleT | None,
         ctx: RequestContext,
     ) -> EntryAttributes:
+        nothing_set = not _any_field(fields)
+        kills_privileges = shim.kills_privileges() or nothing_set
         found = self._tree.get(inode)
+        if nothing_set and found.mode != without_privileges(found.mode):
+            _require_writer(found, ctx)
+        found.pull_times()
         if fields.update_size:
             space = space_of(found)
             space.truncate(attr.st_size)
             found.touch_written()
         if fields.update_mode:
             found.mode = stat.S_IFMT(found.mode) | stat.S_IMODE(attr.st_mode)
+        if kills_privileges:
+            found.mode = without_privileges(found.mode)
         if fields.update_uid:
             found.uid = attr.st_uid
         if fields.update_gid:
@@ -142,10 +149,13 @@ class Names(Answers):
             found.atime_ns = attr.st_atime_ns
         if fields.update_mtime:
             found.mtime_ns = attr.st_mtime_ns
+        if fields.update_atime or fields.update_mtime:
+            found.push_times()
         found.touch_changed()
         return attributes(found)
 
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
+        self._direct.count()
         data = StatvfsData()
         data.f_bsize = data.f_frsize = PAGE_SIZE
         data.f_blocks = self._memory.size_pages
@@ -154,3 +164,36 @@ class Names(Answers):
         data.f_ffree = data.f_favail = self._tree.max_inodes - len(self._tree.inodes)
         data.f_namemax = NAME_MAX
         return data
+
+
+def _any_field(fields: SetattrFields) -> bool:
+    """Does a SETATTR set anything? One that does not is file_remove_privs() of a write(2)."""
+    return any(
+        getattr(fields, name)
+        for name in (
+            "update_size",
+            "update_mode",
+            "update_uid",
+            "update_gid",
+            "update_atime",
+            "update_mtime",
+            "update_ctime",
+        )
+    )
+
+
+def _require_writer(inode: Inode, ctx: RequestContext) -> None:
+    """Raise SyscallError(EPERM) for a SETATTR of nothing that cannot be of a write(2): it is
+    chown(2) to nobody, by somebody who may not.
+    """
+    if ctx.uid not in (0, inode.uid) and not inode.writers:
+        raise SyscallError(errno.EPERM)
+
+
+def without_privileges(mode: int) -> int:
+    """``mode`` after somebody has written who may not keep set-id bits.
+
+    Set-group-ID without execution by the group is no privilege (should_remove_suid, linux/fs).
+    """
+    mode &= ~stat.S_ISUID
+    return mode & ~stat.S_ISGID if mode & stat.S_IXGRP else mode

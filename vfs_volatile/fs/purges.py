@@ -74,6 +74,7 @@ class Purges:
         looks: Looks,
         news: News,
         anonymous: Anonymous,
+        recount: Callable[[], None] = lambda: None,
     ) -> None:
         # -- dependencies --
         self._memory = memory
@@ -81,6 +82,7 @@ class Purges:
         self.looks = looks
         self._news = news
         self.anonymous = anonymous
+        self._recount = recount
         # -- mutable --
         self._drain_ended = trio.Event()
         """Replaced by a new one each time it is set."""
@@ -162,7 +164,7 @@ class Purges:
         Of the inode, not of one open file: the RFC of April 2013 acted on each last fput().
         """
         await self.settle([(space, (0, 0))])
-        if not inode.opens and space.volatility.pages:
+        if inode.openers is None and space.volatility.pages:
             self._news.ended(space, space.unmark(0, 0))
 
     async def wait_for_purges(self, space: AddressSpace) -> None:
@@ -236,6 +238,7 @@ class Purges:
     def _start_finishing(self, drains: list[Drain], cause: Cause) -> trio.Event:
         async def finish() -> None:
             await self._drain(drains)
+            self._recount()
             for drain in drains:
                 self._news.purged(drain, cause)
 

@@ -85,7 +85,7 @@ class Ranking:
                 "inode": space.ino,
                 "path": inode.path_text if inode is not None else None,
                 "size": space.size,
-                "resident": len(space.resident) * PAGE_SIZE,
+                "resident": space.held * PAGE_SIZE,
                 "volatile": space.volatility.pages * PAGE_SIZE,
                 "purged": len(space.volatility.purged) * PAGE_SIZE,
                 "opens": inode.opens if inode is not None else 0,

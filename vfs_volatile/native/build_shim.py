@@ -29,8 +29,15 @@ ffi.cdef(
                      struct procmap_found *found, int room);
     int kcmp_memory(int one, int other);
 
-    int shim_reply_tmpfile(fuse_req_t req, uint64_t ino, unsigned mode, unsigned uid, unsigned gid,
-                           int64_t now_ns, double timeout, uint64_t fh);
+    int shim_reply_open(fuse_req_t req, uint64_t fh, int backing_id);
+    int shim_reply_created(fuse_req_t req, uint64_t ino, unsigned mode, unsigned nlink,
+                           unsigned uid, unsigned gid, int64_t now_ns, unsigned name_timeout,
+                           unsigned timeout, uint64_t fh, int backing_id);
+    void shim_want_passthrough(void);
+    int shim_has_passthrough(void);
+    int shim_backing_open(int fd);
+    int shim_backing_close(int id);
+    int shim_kills_privileges(void);
     unsigned shim_uid(fuse_req_t req);
     unsigned shim_gid(fuse_req_t req);
     int shim_tid(fuse_req_t req);
@@ -49,6 +56,9 @@ ffi.cdef(
                            size_t out_size, int tid);
         void shim_on_fallocate(fuse_req_t, uint64_t fh, int mode, int64_t offset, int64_t length);
         void shim_on_lseek(fuse_req_t, uint64_t fh, int64_t offset, int whence);
+        void shim_on_open(fuse_req_t, uint64_t ino, int flags);
+        void shim_on_create(fuse_req_t, uint64_t parent, const char *name, unsigned mode,
+                            int flags);
         void shim_on_tmpfile(fuse_req_t, uint64_t parent, unsigned mode, int flags);
         void shim_on_write(fuse_req_t, uint64_t fh, const char *data, size_t size, int64_t offset,
                            int write_back);

@@ -5,6 +5,9 @@
  * binds pyfuse3's call to it: the operations are copied, amended and passed to libfuse's own
  * function. Handlers below hand over to Python; they run on the thread that runs the session,
  * with the GIL held, and return at once. Python answers the request, now or later.
+ *
+ * It also exports fuse_session_mount, to see what is read from the kernel and written to it: so it
+ * asks for features that this libfuse does not know (FUSE_PASSTHROUGH, FUSE_HANDLE_KILLPRIV_V2).
  */
 #define FUSE_USE_VERSION 35
 #ifndef _GNU_SOURCE
@@ -13,14 +16,20 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fuse_lowlevel.h>
+#include <linux/fuse.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/uio.h>
+#include <unistd.h>
 
 /* Defined by cffi from the declarations in build_shim.py. */
 static void shim_on_ioctl(fuse_req_t, uint64_t fh, unsigned cmd, const void *in, size_t in_size,
 			  size_t out_size, int tid);
 static void shim_on_fallocate(fuse_req_t, uint64_t fh, int mode, int64_t offset, int64_t length);
 static void shim_on_lseek(fuse_req_t, uint64_t fh, int64_t offset, int whence);
+static void shim_on_open(fuse_req_t, uint64_t ino, int flags);
+static void shim_on_create(fuse_req_t, uint64_t parent, const char *name, unsigned mode, int flags);
 static void shim_on_tmpfile(fuse_req_t, uint64_t parent, unsigned mode, int flags);
 static void shim_on_write(fuse_req_t, uint64_t fh, const char *data, size_t size, int64_t offset,
 			  int write_back);
@@ -31,6 +40,35 @@ static void shim_on_get_control(fuse_req_t, uint64_t ino, const char *name, size
 static void shim_on_remove_control(fuse_req_t, uint64_t ino, const char *name);
 
 #define HAS_TMPFILE (FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17))
+
+/* <linux/fuse.h> of 6.9, where a system has an older one. */
+#define SHIM_INIT_PASSTHROUGH (1u << 5) /* FUSE_PASSTHROUGH, in flags2 */
+#define SHIM_OPEN_KEEP_CACHE (1u << 1)
+#define SHIM_OPEN_PASSTHROUGH (1u << 7)
+#define SHIM_MAX_STACK_DEPTH 9 /* of fuse_init_out, in words */
+
+struct shim_backing_map {
+	int32_t fd;
+	uint32_t flags;
+	uint64_t padding;
+};
+
+#define SHIM_BACKING_OPEN _IOW(229, 1, struct shim_backing_map)
+#define SHIM_BACKING_CLOSE _IOW(229, 2, uint32_t)
+
+struct shim_open_out {
+	uint64_t fh;
+	uint32_t open_flags;
+	int32_t backing_id;
+};
+
+static int wants_passthrough; /* set before the mount is made */
+static int has_passthrough;
+static struct {
+	uint64_t unique;
+	uint32_t flags, flags2;
+} init; /* the request FUSE_INIT, while it is not answered */
+static int kills_privileges; /* does the SETATTR read last ask for set-id bits to be cleared? */
 
 static struct fuse_session *session;
 static int capabilities; /* has a file ever been given security.capability? */
@@ -44,6 +82,79 @@ static void on_init(void *userdata, struct fuse_conn_info *conn)
 	/* Nobody but the kernel changes data: a new mtime or size must not empty its page cache. */
 	conn->want &= ~(unsigned)FUSE_CAP_AUTO_INVAL_DATA;
 	conn->want |= conn->capable & FUSE_CAP_EXPLICIT_INVAL_DATA;
+}
+
+static ssize_t on_read(int fd, void *buffer, size_t size, void *userdata)
+{
+	const struct fuse_in_header *head = buffer;
+	const struct fuse_init_in *asks = (const void *)(head + 1);
+	const struct fuse_setattr_in *sets = (const void *)(head + 1);
+	ssize_t got = read(fd, buffer, size);
+
+	(void)userdata;
+	if (got < (ssize_t)sizeof *head)
+		return got;
+	if (head->opcode == FUSE_INIT && got >= (ssize_t)(sizeof *head + sizeof *asks)) {
+		init.unique = head->unique;
+		init.flags = asks->flags;
+		init.flags2 = asks->flags & FUSE_INIT_EXT ? asks->flags2 : 0;
+	} else if (head->opcode == FUSE_SETATTR && got >= (ssize_t)(sizeof *head + sizeof *sets)) {
+		kills_privileges = !!(sets->valid & FATTR_KILL_SUIDGID);
+	}
+	return got;
+}
+
+/*
+ * Killing privileges ourselves spares a GETXATTR of security.capability before every write(2):
+ * the kernel remembers then that a file has none.
+ */
+static void amend_init(struct fuse_init_out *answer)
+{
+	if (init.flags & FUSE_HANDLE_KILLPRIV_V2)
+		answer->flags |= FUSE_HANDLE_KILLPRIV_V2;
+	if (wants_passthrough && init.flags2 & SHIM_INIT_PASSTHROUGH) {
+		has_passthrough = 1;
+		answer->flags |= FUSE_INIT_EXT;
+		answer->flags2 |= SHIM_INIT_PASSTHROUGH;
+		((uint32_t *)answer)[SHIM_MAX_STACK_DEPTH] = 1;
+	}
+}
+
+static ssize_t on_writev(int fd, struct iovec *iov, int count, void *userdata)
+{
+	const struct fuse_out_header *head = iov[0].iov_base;
+
+	(void)userdata;
+	if (init.unique && head->unique == init.unique) {
+		if (!head->error && count == 2 && iov[1].iov_len >= sizeof(struct fuse_init_out))
+			amend_init(iov[1].iov_base);
+		init.unique = 0;
+	}
+	return writev(fd, iov, count);
+}
+
+int fuse_session_mount(struct fuse_session *mounted, const char *mountpoint)
+{
+	static const struct fuse_custom_io io = { .writev = on_writev, .read = on_read };
+	int (*real)(struct fuse_session *, const char *) =
+		(int (*)(struct fuse_session *, const char *))(uintptr_t)dlsym(
+			RTLD_NEXT, "fuse_session_mount");
+	int result = real ? real(mounted, mountpoint) : -1;
+
+	if (result == 0 && fuse_session_custom_io(mounted, &io, fuse_session_fd(mounted)) != 0)
+		return -1;
+	return result;
+}
+
+static void on_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	shim_on_open(req, ino, fi->flags);
+}
+
+static void on_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+		      struct fuse_file_info *fi)
+{
+	shim_on_create(req, parent, name, mode, fi->flags);
 }
 
 static void on_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg,
@@ -132,6 +243,8 @@ static const struct fuse_lowlevel_ops *amend(struct fuse_lowlevel_ops *ops,
 	memcpy(&wrapped, given, size < sizeof wrapped ? size : sizeof wrapped);
 	*ops = wrapped;
 	ops->init = on_init;
+	ops->open = on_open;
+	ops->create = on_create;
 	ops->getxattr = on_getxattr;
 	ops->setxattr = on_setxattr;
 	ops->removexattr = on_removexattr;
@@ -179,27 +292,82 @@ struct fuse_session *fuse_session_new(struct fuse_args *args, const struct fuse_
 
 #endif
 
-/* Answer with a new file that has no name, opened as fh; all its times are now. */
-static int shim_reply_tmpfile(fuse_req_t req, uint64_t ino, unsigned mode, unsigned uid,
-			      unsigned gid, int64_t now_ns, double timeout, uint64_t fh)
+static struct shim_open_out opened(uint64_t fh, int backing_id)
 {
-	struct fuse_file_info fi;
-	struct fuse_entry_param entry;
+	struct shim_open_out out = { .fh = fh, .backing_id = backing_id };
 
-	memset(&fi, 0, sizeof fi);
-	fi.fh = fh;
-	fi.keep_cache = 1;
-	memset(&entry, 0, sizeof entry);
-	entry.ino = entry.attr.st_ino = ino;
-	entry.entry_timeout = entry.attr_timeout = timeout;
-	entry.attr.st_mode = mode;
-	entry.attr.st_uid = uid;
-	entry.attr.st_gid = gid;
-	entry.attr.st_blksize = 4096;
-	entry.attr.st_mtim.tv_sec = now_ns / 1000000000;
-	entry.attr.st_mtim.tv_nsec = now_ns % 1000000000;
-	entry.attr.st_atim = entry.attr.st_ctim = entry.attr.st_mtim;
-	return fuse_reply_create(req, &entry, &fi);
+	out.open_flags = backing_id ? SHIM_OPEN_PASSTHROUGH : SHIM_OPEN_KEEP_CACHE;
+	return out;
+}
+
+/* Answer OPEN; backing_id: 0, or what shim_backing_open gave, for a file reached without us. */
+static int shim_reply_open(fuse_req_t req, uint64_t fh, int backing_id)
+{
+	struct shim_open_out out = opened(fh, backing_id);
+
+	return fuse_reply_buf(req, (const char *)&out, sizeof out);
+}
+
+/* Answer CREATE or TMPFILE with a new, empty file, opened as fh; all its times are now. */
+static int shim_reply_created(fuse_req_t req, uint64_t ino, unsigned mode, unsigned nlink,
+			      unsigned uid, unsigned gid, int64_t now_ns, unsigned name_timeout,
+			      unsigned timeout, uint64_t fh, int backing_id)
+{
+	struct {
+		struct fuse_entry_out entry;
+		struct shim_open_out file;
+	} out;
+	struct fuse_attr *attr = &out.entry.attr;
+
+	memset(&out, 0, sizeof out);
+	out.file = opened(fh, backing_id);
+	out.entry.nodeid = ino;
+	out.entry.entry_valid = name_timeout;
+	out.entry.attr_valid = timeout;
+	attr->ino = ino;
+	attr->mode = mode;
+	attr->nlink = nlink;
+	attr->uid = uid;
+	attr->gid = gid;
+	attr->blksize = 4096;
+	attr->atime = attr->mtime = attr->ctime = (uint64_t)(now_ns / 1000000000);
+	attr->atimensec = attr->mtimensec = attr->ctimensec = (uint32_t)(now_ns % 1000000000);
+	return fuse_reply_buf(req, (const char *)&out, sizeof out);
+}
+
+/* Before the mount is made: ask the kernel for passthrough. */
+static void shim_want_passthrough(void)
+{
+	wants_passthrough = 1;
+}
+
+/* Once the kernel has been answered: may shim_backing_open be used? */
+static int shim_has_passthrough(void)
+{
+	return has_passthrough;
+}
+
+/* Let processes reach the file fd without us; an id above 0 for shim_reply_open, or -errno. */
+static int shim_backing_open(int fd)
+{
+	struct shim_backing_map map = { .fd = fd };
+	int id = ioctl(fuse_session_fd(session), SHIM_BACKING_OPEN, &map);
+
+	return id < 0 ? -errno : id;
+}
+
+/* No file will be opened with this id any more; those that are stay open. */
+static int shim_backing_close(int id)
+{
+	uint32_t backing_id = (uint32_t)id;
+
+	return ioctl(fuse_session_fd(session), SHIM_BACKING_CLOSE, &backing_id) ? -errno : 0;
+}
+
+/* Does the SETATTR that is being handled ask for set-id bits to be cleared (write, chown, ...)? */
+static int shim_kills_privileges(void)
+{
+	return kills_privileges;
 }
 
 static unsigned shim_uid(fuse_req_t req)

@@ -47,15 +47,27 @@ class Caller(NamedTuple):
     tid: int
 
 
+class Opened(NamedTuple):
+    """An open file: the handle it is known by, and where the kernel finds its data."""
+
+    fh: int
+    backing_id: int
+    """0: it asks us; else what :func:`backing_open` gave."""
+
+
 class NewFile(NamedTuple):
     """What the kernel is told of a file just made; all its times are ``now_ns``."""
 
     ino: int
     mode: int
+    nlink: int
     uid: int
     gid: int
     now_ns: int
-    timeout: float
+    name_timeout: int
+    """Seconds for which the kernel may trust the name."""
+    timeout: int
+    """Seconds for which it may trust the attributes."""
 
 
 class Handlers(Protocol):
@@ -66,8 +78,14 @@ class Handlers(Protocol):
     ) -> int | Coroutine[Any, Any, int]:
         """``data`` is gone when this returns; an answer that takes longer is a coroutine."""
 
-    def tmpfile(self, parent: int, mode: int, flags: int, caller: Caller) -> tuple[NewFile, int]:
-        """A new file without a name, and its handle (O_TMPFILE; libfuse 3.17)."""
+    def open(self, ino: int, flags: int, tid: int) -> Opened: ...
+
+    def create(
+        self, parent: int, name: bytes, mode: int, flags: int, caller: Caller
+    ) -> tuple[NewFile, Opened]: ...
+
+    def tmpfile(self, parent: int, mode: int, flags: int, caller: Caller) -> tuple[NewFile, Opened]:
+        """A new file without a name (O_TMPFILE; libfuse 3.17)."""
 
     async def fallocate(self, fh: int, mode: int, offset: int, length: int) -> None: ...
 
@@ -113,6 +131,42 @@ def invalidate(ino: int, offset: int, length: int) -> None:
     code = -lib.shim_invalidate(ino, offset, length)
     if code not in (0, errno.ENOENT):
         raise OSError(code, os.strerror(code))
+
+
+def want_passthrough() -> None:
+    """Ask the kernel for FUSE passthrough, when the mount is made."""
+    lib.shim_want_passthrough()
+
+
+def has_passthrough() -> bool:
+    """Has the kernel granted it? Not before the first request has been served."""
+    return bool(lib.shim_has_passthrough())
+
+
+def backing_open(fd: int) -> int:
+    """Let the kernel serve files from ``fd``; the id to open them with (:class:`Opened`).
+
+    Raises OSError: EPERM without CAP_SYS_ADMIN, ENOMEM. (FUSE_DEV_IOC_BACKING_OPEN)
+    """
+    found = lib.shim_backing_open(fd)
+    if found < 0:
+        raise OSError(-found, os.strerror(-found))
+    return int(found)
+
+
+def backing_close(backing_id: int) -> None:
+    """No file will be opened with this id any more; those that are stay open."""
+    code = -lib.shim_backing_close(backing_id)
+    if code:
+        raise OSError(code, os.strerror(code))
+
+
+def kills_privileges() -> bool:
+    """Does the SETATTR that has just arrived ask for set-id bits to be cleared?
+
+    To be asked before the first await. (FATTR_KILL_SUIDGID, which libfuse does not hand on)
+    """
+    return bool(lib.shim_kills_privileges())
 
 
 def _errno_of(error: BaseException) -> int:
@@ -167,13 +221,33 @@ def shim_on_write(req: Any, fh: int, data: Any, size: int, offset: int, write_ba
 
 
 @ffi.def_extern()  # type: ignore[untyped-decorator]
-def shim_on_tmpfile(req: Any, parent: int, mode: int, flags: int) -> None:
+def shim_on_open(req: Any, ino: int, flags: int) -> None:
     try:
-        new, fh = _handlers.tmpfile(parent, mode, flags, _caller(req))
+        opened = _handlers.open(ino, flags, lib.shim_tid(req))
     except Exception as error:
         lib.fuse_reply_err(req, _errno_of(error))
     else:
-        lib.shim_reply_tmpfile(req, *new, fh)
+        lib.shim_reply_open(req, *opened)
+
+
+@ffi.def_extern()  # type: ignore[untyped-decorator]
+def shim_on_create(req: Any, parent: int, name: Any, mode: int, flags: int) -> None:
+    try:
+        new, opened = _handlers.create(parent, ffi.string(name), mode, flags, _caller(req))
+    except Exception as error:
+        lib.fuse_reply_err(req, _errno_of(error))
+    else:
+        lib.shim_reply_created(req, *new, *opened)
+
+
+@ffi.def_extern()  # type: ignore[untyped-decorator]
+def shim_on_tmpfile(req: Any, parent: int, mode: int, flags: int) -> None:
+    try:
+        new, opened = _handlers.tmpfile(parent, mode, flags, _caller(req))
+    except Exception as error:
+        lib.fuse_reply_err(req, _errno_of(error))
+    else:
+        lib.shim_reply_created(req, *new, *opened)
 
 
 @ffi.def_extern()  # type: ignore[untyped-decorator]

@@ -34,6 +34,16 @@ def _fallocate(fd: int, mode: int, offset: int, length: int) -> None:
             raise OSError(code, os.strerror(code))
 
 
+def fallocate_keeping_size(fd: int, offset: int, length: int) -> None:
+    """Hold memory for bytes of a file. Raises OSError."""
+    _fallocate(fd, _KEEP_SIZE, offset, length)
+
+
+def punch(fd: int, offset: int, length: int) -> None:
+    """Free the whole pages of bytes of a file, make the rest zero. Raises OSError."""
+    _fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, offset, length)
+
+
 class Arena:
     """The memory of one mount's files."""
 
@@ -58,7 +68,7 @@ class Arena:
 
     def punch(self, offset: int, length: int) -> None:
         """Free the whole pages of bytes, make the rest zero."""
-        _fallocate(self.fd, _PUNCH_HOLE | _KEEP_SIZE, offset, length)
+        punch(self.fd, offset, length)
 
     def make_store(self) -> ArenaStore:
         """The store of a new file."""
@@ -98,7 +108,7 @@ class ArenaStore:
 
     def allocate(self, span: PageSpan) -> None:
         for start, length in _pieces(*_bytes(span)):
-            _fallocate(self._arena.fd, _KEEP_SIZE, self._place(start), length)
+            fallocate_keeping_size(self._arena.fd, self._place(start), length)
 
     def drop(self, span: PageSpan) -> None:
         self.zero(*_bytes(span))

@@ -1,0 +1,219 @@
+"""A tmpfs of the daemon's own, mounted nowhere: one file of it for each inode on the direct path.
+
+The kernel lets processes reach such a file without us (FUSE passthrough), and frees everything when
+the daemon lets go of it. A file is reached by its name, so that a million cost no descriptors.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+from collections import OrderedDict
+
+from vfs_volatile.core.pages import LAST_PAGE, PageSpan
+from vfs_volatile.store.arena import fallocate_keeping_size, punch
+from vfs_volatile.units import PAGE_SIZE, pages_for
+
+# System calls since Linux 5.2, with the same number on every machine (<asm-generic/unistd.h>), and
+# their constants (<linux/mount.h>).
+_FSOPEN, _FSCONFIG, _FSMOUNT, _FSPICK = 430, 431, 432, 433
+_FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = _FSPICK_CLOEXEC = 1
+_FSPICK_EMPTY_PATH = 8
+_SET_STRING, _CMD_CREATE, _CMD_RECONFIGURE = 1, 6, 7
+_NOSUID_NODEV = 0x2 | 0x4
+
+_POPULATE_READ = 22
+"""MADV_POPULATE_READ, Linux 5.14: fault in, and so allocate, what is absent; no other change."""
+_WINDOW = 64 << 20
+"""Bytes mapped at a time."""
+_MAX_OPEN = 256
+"""Descriptors kept open, of the files used last."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _system_call(number: int, *arguments: object) -> int:
+    """Raises OSError."""
+    result: int = _libc.syscall(number, *arguments)
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
+
+
+class DetachedTmpfs:
+    """The tmpfs. To make one raises OSError: EPERM without CAP_SYS_ADMIN, ENOSYS before 5.2."""
+
+    def __init__(self, limit_pages: int) -> None:
+        context = _system_call(_FSOPEN, b"tmpfs", _FSOPEN_CLOEXEC)
+        try:
+            settings = {
+                b"size": str(limit_pages * PAGE_SIZE).encode(),
+                b"nr_inodes": b"0",  # as many as the mount has
+                b"huge": b"never",  # a page purged must free a page
+                b"mode": b"700",
+            }
+            for key, value in settings.items():
+                _system_call(_FSCONFIG, context, _SET_STRING, key, value, 0)
+            _system_call(_FSCONFIG, context, _CMD_CREATE, None, None, 0)
+            self._root = _system_call(_FSMOUNT, context, _FSMOUNT_CLOEXEC, _NOSUID_NODEV)
+        finally:
+            os.close(context)
+        self._limit_pages = limit_pages
+        self._open: OrderedDict[str, int] = OrderedDict()
+
+    def make_file(self, ino: int) -> DetachedFile:
+        """A new, empty file for inode ``ino``. Raises OSError."""
+        name = str(ino)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOATIME
+        self._keep(name, os.open(name, flags, 0o600, dir_fd=self._root))
+        return DetachedFile(self, name)
+
+    def held_pages(self) -> int:
+        """Pages that all files hold together."""
+        found = os.fstatvfs(self._root)
+        return (found.f_blocks - found.f_bfree) * found.f_frsize // PAGE_SIZE
+
+    def limit(self, pages: int) -> None:
+        """Let the files hold ``pages`` together, or what they hold already: then ENOSPC."""
+        pages = max(pages, self.held_pages(), 1)  # 0 would mean no limit
+        if pages == self._limit_pages:
+            return
+        flags = _FSPICK_CLOEXEC | _FSPICK_EMPTY_PATH
+        context = _system_call(_FSPICK, self._root, b"", flags)
+        try:
+            value = str(pages * PAGE_SIZE).encode()
+            _system_call(_FSCONFIG, context, _SET_STRING, b"size", value, 0)
+            _system_call(_FSCONFIG, context, _CMD_RECONFIGURE, None, None, 0)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # somebody has just stored more
+                raise
+        else:
+            self._limit_pages = pages
+        finally:
+            os.close(context)
+
+    def descriptor(self, name: str) -> int:
+        """A descriptor of a file; it may be closed when the next is asked for. Raises OSError."""
+        fd = self._open.get(name)
+        if fd is None:
+            fd = os.open(name, os.O_RDWR | os.O_CLOEXEC | os.O_NOATIME, dir_fd=self._root)
+            self._keep(name, fd)
+        else:
+            self._open.move_to_end(name)
+        return fd
+
+    def remove(self, name: str) -> None:
+        """Free a file; who has it mapped keeps it."""
+        fd = self._open.pop(name, None)
+        if fd is not None:
+            os.close(fd)
+        os.unlink(name, dir_fd=self._root)
+
+    def close(self) -> None:
+        for fd in (*self._open.values(), self._root):
+            os.close(fd)
+
+    def _keep(self, name: str, fd: int) -> None:
+        self._open[name] = fd
+        if len(self._open) > _MAX_OPEN:
+            os.close(self._open.popitem(last=False)[1])
+
+
+class DetachedFile:
+    """A :class:`~vfs_volatile.core.pages.DirectStore`: one file of the tmpfs."""
+
+    __slots__ = ("_name", "_tmpfs")
+
+    def __init__(self, tmpfs: DetachedTmpfs, name: str) -> None:
+        self._tmpfs = tmpfs
+        self._name = name
+
+    def fileno(self) -> int:
+        """Its descriptor, until that of another file is asked for."""
+        return self._tmpfs.descriptor(self._name)
+
+    def size(self) -> int:
+        return os.fstat(self.fileno()).st_size
+
+    def stat(self) -> os.stat_result:
+        return os.fstat(self.fileno())
+
+    def set_times(self, atime_ns: int, mtime_ns: int) -> None:
+        os.utime(self.fileno(), ns=(atime_ns, mtime_ns))
+
+    def held(self) -> int:
+        return os.fstat(self.fileno()).st_blocks * 512 // PAGE_SIZE
+
+    def in_use(self) -> bool:
+        """Does anybody else have it open or mapped?
+
+        The kernel grants a write lease only to the sole opener (check_conflicting_open in
+        linux/fs/locks.c).
+        """
+        fd = self.fileno()
+        try:
+            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        except OSError as error:
+            if error.errno == errno.EAGAIN:
+                return True
+            raise
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        return False
+
+    def next_data(self, page: int) -> int | None:
+        try:
+            found = os.lseek(self.fileno(), page * PAGE_SIZE, os.SEEK_DATA) // PAGE_SIZE
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return None
+            raise
+        return found if found < LAST_PAGE else None
+
+    def next_hole(self, page: int) -> int:
+        found = pages_for(os.lseek(self.fileno(), page * PAGE_SIZE, os.SEEK_HOLE))
+        return min(found, LAST_PAGE)
+
+    def read(self, offset: int, length: int) -> bytes:
+        return os.pread(self.fileno(), length, offset).ljust(length, b"\0")
+
+    def write(self, offset: int, data: bytes | memoryview) -> None:
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(self.fileno(), view, offset)
+            view, offset = view[written:], offset + written
+
+    def zero(self, offset: int, length: int) -> None:
+        punch(self.fileno(), offset, length)
+
+    def allocate(self, span: PageSpan) -> None:
+        """Below the end of file, pages become data, as if they had been loaded.
+
+        A page that fallocate(2) gave is a hole to SEEK_DATA, and writing zeros could overwrite what
+        a process stores meanwhile.
+        """
+        size = self.size()
+        start, end = span.first * PAGE_SIZE, span.end * PAGE_SIZE
+        for offset in range(start, min(end, size), _WINDOW):
+            length = min(_WINDOW, end - offset, size - offset)
+            with mmap.mmap(
+                self.fileno(), length, mmap.MAP_SHARED, mmap.PROT_READ, offset=offset
+            ) as mapped:
+                mapped.madvise(_POPULATE_READ)
+        start = max(start, pages_for(size) * PAGE_SIZE)
+        if start < end:
+            fallocate_keeping_size(self.fileno(), start, end - start)
+
+    def drop(self, span: PageSpan) -> None:
+        before = self.stat()
+        punch(self.fileno(), span.first * PAGE_SIZE, (span.end - span.first) * PAGE_SIZE)
+        self.set_times(before.st_atime_ns, before.st_mtime_ns)  # a purge is no write
+
+    def truncate(self, size: int) -> None:
+        os.ftruncate(self.fileno(), size)
+
+    def close(self) -> None:
+        self._tmpfs.remove(self._name)
