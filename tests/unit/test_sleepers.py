@@ -54,10 +54,6 @@ class Looks:
         self.look()
         return self.asked.isdisjoint(pids)
 
-    def close(self) -> None:
-        """Forget all."""
-        self.scanner._sleepers.settle(set())
-
     def _query(self, tid: int, major: int, minor: int) -> list[Found]:
         self.asked.add(tid)
         return query_text(tid, major, minor)
@@ -93,7 +89,7 @@ def start(program: Path, file: Path) -> Iterator[Callable[[], Sleeper]]:
 def looks(file: Path) -> Iterator[Looks]:
     made = Looks(file)
     yield made
-    made.close()
+    made.scanner.close()
 
 
 def test_a_sleeping_process_is_remembered(looks: Looks, start: Callable[[], Sleeper]) -> None:
@@ -204,7 +200,7 @@ def test_who_has_ended_is_forgotten(looks: Looks, start: Callable[[], Sleeper]) 
     for sleeper in sleepers:
         sleeper.end()
     assert looks.look() == set()
-    looks.close()
+    looks.scanner.close()
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -219,7 +215,7 @@ def test_no_more_files_are_opened_than_may_be(file: Path, start: Callable[[], Sl
     for _ in range(8):
         assert few.look() == {sleeper.pid for sleeper in sleepers}
         assert before < len(os.listdir("/proc/self/fd")) <= opened + 3
-    few.close()
+    few.scanner.close()
 
 
 def test_two_looks_at_the_same_time(looks: Looks, start: Callable[[], Sleeper]) -> None:

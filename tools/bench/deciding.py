@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from tools.bench.figures import Figures
 from tools.bench.mounts import VolatileMount, volatile_mount
 from vfs_volatile import VRANGE_NONVOLATILE, VRANGE_VOLATILE, fvrange
 from vfs_volatile.client.calls import fvrange_purge
-from vfs_volatile.native import procmap
+from vfs_volatile.native import kcmp, procmap
 from vfs_volatile.processes.kernel import Kernel
 from vfs_volatile.processes.mappings import MappingScanner
 from vfs_volatile.processes.maps import OwnMount, Query, query_text
@@ -23,7 +24,10 @@ from vfs_volatile.processes.openers import Openers
 from vfs_volatile.units import PAGE_SIZE
 
 _SOURCE = Path(__file__).with_name("crowd.c")
-_TEXT = "look, text of maps"
+_TEXT = "text of maps"
+_ASKED, _SLEPT = "asking all", "asking who ran"
+_LOOKS_TO_LEARN = 3
+"""A process that sleeps is asked so often (vfs_volatile/processes/sleepers.py)."""
 _MIB = 1 << 20
 _SIZE = "4G"
 _BATCH = 32 * _MIB
@@ -34,8 +38,6 @@ _STOP_SECONDS = 30.0
 _WAIT_SECONDS = 60.0
 
 Say = Callable[[str], None]
-Look = Callable[[], float]
-"""Looks once at all processes; the seconds that it took."""
 
 
 class _Scale(NamedTuple):
@@ -83,30 +85,41 @@ def _looks(mount: VolatileMount, program: Path, scale: _Scale, say: Say) -> Figu
         ratio="growth",
         notes=[
             f"Median and quartiles of {scale.rounds}; the ways take turns. Other files: so many",
-            "are mapped by each process. A look: Python, in a process like the daemon. A forced",
-            "purge: the ioctl, with its look, of one page that all mappers have loaded. Few",
-            "processes: the machine's own and one mapper.",
+            "are mapped by each process. A look: Python, in a process like the daemon; the first",
+            f"{_LOOKS_TO_LEARN} ask all, later ones only who has run since. A forced purge: the",
+            "ioctl, with its look, of one page that all mappers have loaded; the worst are the",
+            f"first {_LOOKS_TO_LEARN}. Few processes: the machine's own and one mapper.",
         ],
     )
     for crowd in crowds:
         say(f"deciding: {crowd.processes} processes more, {crowd.name}")
         _look_among(mount, program, crowd, scale.rounds, figures)
     _add_worst(figures)
-    figures.notes += [_growth_note(figures, name, plain, full) for name in _ways()]
+    figures.notes += [
+        _growth_note(figures, name, plain, full)
+        for name in (_row(way, how) for way in _ways() for how in (_ASKED, _SLEPT))
+        if name in figures.rows
+    ]
     return figures
 
 
 def _look_among(
     mount: VolatileMount, program: Path, crowd: _Crowd, rounds: int, figures: Figures
 ) -> None:
-    with _volatile_file(mount, rounds * PAGE_SIZE) as (fd, path), _running(program, crowd, path):
-        looks = {name: _look(mount, fd, query) for name, query in _ways().items()}
+    with (
+        _volatile_file(mount, rounds * PAGE_SIZE) as (fd, path),
+        _running(program, crowd, path),
+        _scanners(mount) as scanners,
+    ):
+        for _ in range(_LOOKS_TO_LEARN):
+            for scanner in scanners.values():
+                _look(scanner, fd)
         for page in range(rounds):
-            for name, look in looks.items():
-                limited = name != _TEXT
-                figures.add(name, "ms", crowd.name, 1000 * look(), limited=limited)
+            for name, scanner in scanners.items():
+                seconds = _look(scanner, fd)
+                figures.add(name, "ms", crowd.name, 1000 * seconds, limited=_SLEPT in name)
             seconds = _forced(fd, page * PAGE_SIZE, PAGE_SIZE)
-            limited = len(looks) > 1
+            limited = any(_SLEPT in name for name in scanners)
             figures.add("forced purge, one page", "ms", crowd.name, 1000 * seconds, limited=limited)
 
 
@@ -194,25 +207,39 @@ def _by_budget(mount: VolatileMount, fd: int) -> float:
 def _ways() -> dict[str, Query]:
     """The ways to ask that this kernel has; the daemon takes the first."""
     text: dict[str, Query] = {_TEXT: query_text}
-    return {"look, PROCMAP_QUERY": procmap.query, **text} if procmap.available() else text
+    return {"PROCMAP_QUERY": procmap.query, **text} if procmap.available() else text
 
 
-def _look(mount: VolatileMount, fd: int, query: Query) -> Look:
-    """A look for those who map ``fd``, like that of the daemon."""
+def _row(way: str, how: str) -> str:
+    return f"look {how}, {way}"
+
+
+@contextmanager
+def _scanners(mount: VolatileMount) -> Iterator[dict[str, MappingScanner]]:
+    """Scanners like that of the daemon, by the names of their rows."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4
     own = OwnMount(str(mount.path))
-    scanner = MappingScanner(own, Kernel(query), only_uid=None)
-    ino = os.fstat(fd).st_ino
     _ = own.numbers  # found once for all looks
+    with ExitStack() as stack:
+        made = {}
+        for way, query in _ways().items():
+            asking = Kernel(query, kcmp.compare_memory)
+            made[_row(way, _ASKED)] = MappingScanner(own, asking, only_uid=None)
+            if asking.tells_who_slept():
+                learning = MappingScanner(own, asking, only_uid=None, most_files=files)
+                made[_row(way, _SLEPT)] = stack.enter_context(closing(learning))
+        yield made
 
-    def look() -> float:
-        started = time.perf_counter()
-        found = scanner.scan({ino: Openers()})
-        seconds = time.perf_counter() - started
-        if not found.of(ino) or found.unreadable:
-            raise RuntimeError("the look did not find those who map the file")
-        return seconds
 
-    return look
+def _look(scanner: MappingScanner, fd: int) -> float:
+    """Look once for those who map ``fd``; the seconds that it took."""
+    ino = os.fstat(fd).st_ino
+    started = time.perf_counter()
+    found = scanner.scan({ino: Openers()})
+    seconds = time.perf_counter() - started
+    if not found.of(ino) or found.unreadable:
+        raise RuntimeError("the look did not find those who map the file")
+    return seconds
 
 
 def _forced(fd: int, start: int, length: int) -> float:
@@ -256,8 +283,9 @@ def _running(program: Path, crowd: _Crowd, path: Path) -> Iterator[None]:
     assert running.stdout is not None
     with running.stdin, running.stdout:
         try:
-            ready, _, _ = select.select([running.stdout], [], [], _START_SECONDS)
-            if not ready or running.stdout.readline() != b"ready\n":
+            poll = select.poll()
+            poll.register(running.stdout, select.POLLIN)
+            if not poll.poll(1000 * _START_SECONDS) or running.stdout.readline() != b"ready\n":
                 raise RuntimeError("the processes did not start; see the lines above")
             yield
         finally:

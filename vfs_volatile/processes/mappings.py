@@ -91,6 +91,10 @@ class MappingScanner:
             self._remembering.release()
         return found
 
+    def close(self) -> None:
+        """Forget all processes, and close what they were followed by. No look may be under way."""
+        self._sleepers.settle(set())
+
     def _look(self, opened: Opened, found: Mappers, sleepers: Sleepers) -> None:
         """A process that exits meanwhile may have left a child with its mappings, so the list of
         processes is read until it holds no new one.
