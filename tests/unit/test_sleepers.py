@@ -101,7 +101,7 @@ def test_a_sleeping_process_is_remembered(looks: Looks, start: Callable[[], Slee
         assert looks.asked.isdisjoint({with_it.pid, without.pid})
 
 
-def test_it_takes_three_looks(looks: Looks, start: Callable[[], Sleeper]) -> None:
+def test_it_takes_a_look_more(looks: Looks, start: Callable[[], Sleeper]) -> None:
     """Whoever runs between any two looks costs no more than to see that."""
     sleeper = start()
     for _ in range(10):

@@ -26,7 +26,7 @@ from vfs_volatile.units import PAGE_SIZE
 _SOURCE = Path(__file__).with_name("crowd.c")
 _TEXT = "text of maps"
 _ASKED, _SLEPT = "asking all", "asking who ran"
-_LOOKS_TO_LEARN = 3
+_LOOKS_TO_LEARN = 2
 """A process that sleeps is asked so often (vfs_volatile/processes/sleepers.py)."""
 _MIB = 1 << 20
 _SIZE = "4G"

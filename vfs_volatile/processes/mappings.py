@@ -10,7 +10,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
 from vfs_volatile.core.consent import Mapper
@@ -47,6 +47,12 @@ class Mappers:
 
     def add(self, ino: int, mapper: Mapper) -> None:
         self.by_inode.setdefault(ino, []).append(mapper)
+
+    def add_all(self, mapped: Mapped, inodes: Container[int]) -> None:
+        """Add the mappings of some files out of all that a process has."""
+        for ino, mapper in mapped:
+            if ino in inodes:
+                self.add(ino, mapper)
 
     def of(self, ino: int) -> list[Mapper]:
         """Who maps ``ino``, or may."""
@@ -93,7 +99,7 @@ class MappingScanner:
 
     def close(self) -> None:
         """Forget all processes, and close what they were followed by. No look may be under way."""
-        self._sleepers.settle(set())
+        self._sleepers.retain(set())
 
     def _look(self, opened: Opened, found: Mappers, sleepers: Sleepers) -> None:
         """A process that exits meanwhile may have left a child with its mappings, so the list of
@@ -103,18 +109,15 @@ class MappingScanner:
         for _ in range(_MAX_PASSES):
             fresh = self._kernel.pids() - seen
             if not fresh:
-                sleepers.settle(seen)
+                sleepers.retain(seen)
                 return
-            for pid in fresh:
-                mapped = sleepers.recall(pid)
-                if mapped is None:
-                    found.asked += 1
-                    mapped = self._ask(pid, opened, found, sleepers)
-                else:
-                    found.remembered += 1
-                for ino, mapper in mapped:
-                    if ino in opened:
-                        found.add(ino, mapper)
+            known = sleepers.recall(fresh, seen)
+            found.remembered += len(known)
+            found.asked += len(fresh) - len(known)
+            for mapped in known.values():
+                found.add_all(mapped, opened)
+            for pid in fresh - known.keys():
+                found.add_all(self._ask(pid, opened, found, sleepers), opened)
             seen |= fresh
         # Processes come faster than we can look, and any of them may be a child of a mapper.
         found.unreadable |= fresh

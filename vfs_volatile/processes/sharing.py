@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from vfs_volatile.processes.kernel import COMES_AFTER, COMES_BEFORE, SAME_MEMORY, Kernel
 
-_PASSES = 3
+_PASSES = 10
 _ORDER = {COMES_BEFORE: -1, SAME_MEMORY: 0, COMES_AFTER: 1}
 
 

@@ -16,7 +16,7 @@ from vfs_volatile.processes.sharing import UncertainError, not_sharing
 _MOST_THREADS = 16
 _MOST_MAPPINGS = 50_000
 """Of all processes together: some 10 MB."""
-_PASSES = 3
+_PASSES = 10
 
 Mapped = Sequence[tuple[int, Mapper]]
 """A process's mappings of files of the mount, each with its inode."""
@@ -41,9 +41,9 @@ class _Sleeper:
 class Sleepers:
     """Remembers what processes have mapped while they sleep. Not for two looks at the same time.
 
-    In a look each process is first sought here (:meth:`recall`) and asked if that gives nothing
-    (:meth:`learn`); at its end it is found out who is worth remembering. One that sleeps is asked
-    in three looks: it is seen first, then found asleep and alone, and then its answer is kept.
+    In a look processes are first sought here (:meth:`recall`), and those asked of which nothing is
+    known (:meth:`learn`). One that sleeps is asked in two looks: in the first it is seen, in the
+    second found asleep and alone before it is asked, so that its answer can be kept.
     """
 
     def __init__(self, kernel: Kernel, most_files: int) -> None:
@@ -51,23 +51,29 @@ class Sleepers:
         self._most_files = most_files
         """How many descriptors may be open. Each takes some 5 KiB in the kernel."""
         self._known: dict[int, _Sleeper] = {}
-        self._asleep: set[int] = set()
-        """Those found asleep, all threads of which are followed since: are they alone?"""
         self._files = 0
         self._mappings = 0
 
-    def recall(self, pid: int) -> Mapped | None:
-        """What a process has mapped now; None if it must be asked. Once a look for each."""
-        sleeper = self._known.get(pid)
-        if sleeper is None:
-            self._follow(pid)
-        elif not self._slept(sleeper):
-            self._start_over(sleeper)
-        elif sleeper.mapped is not None:
-            return sleeper.mapped
-        elif not sleeper.alone and self._all_sleep(sleeper):
-            self._asleep.add(pid)
-        return None
+    def recall(self, pids: set[int], seen: set[int]) -> dict[int, Mapped]:
+        """What those of ``pids`` have mapped now of which it is known; the others must be asked.
+
+        Once a look for each; ``seen`` are those that were sought before in this look.
+        """
+        found: dict[int, Mapped] = {}
+        asleep: set[int] = set()
+        for pid in pids:
+            sleeper = self._known.get(pid)
+            if sleeper is None:
+                self._follow(pid)
+            elif not self._slept(sleeper):
+                self._start_over(sleeper)
+            elif sleeper.mapped is not None:
+                found[pid] = sleeper.mapped
+            elif not sleeper.alone and self._all_sleep(sleeper):
+                asleep.add(pid)
+        if asleep:
+            self._find_alone(asleep, seen | pids)
+        return found
 
     def learn(self, pid: int, mapped: Mapped) -> None:
         """What a process answered that was asked after :meth:`recall`.
@@ -79,17 +85,10 @@ class Sleepers:
             sleeper.mapped = mapped
             self._mappings += len(mapped)
 
-    def settle(self, seen: set[int]) -> None:
-        """The look has ended. ``seen``: all processes, listed after the last of them was asked."""
-        for pid in self._known.keys() - seen:
+    def retain(self, pids: set[int]) -> None:
+        """Forget all processes but these."""
+        for pid in self._known.keys() - pids:
             self._forget(self._known[pid])
-        asleep, self._asleep = self._asleep & self._known.keys(), set()
-        alone = self._alone(asleep, seen) if asleep else asleep
-        for pid in asleep:
-            if pid in alone:
-                self._known[pid].alone = True
-            else:
-                self._start_over(self._known[pid])
 
     # ---- following ----
 
@@ -138,7 +137,6 @@ class Sleepers:
         self._mappings -= len(sleeper.mapped or ())
         sleeper.mapped = None
         sleeper.alone = False
-        self._asleep.discard(sleeper.pid)
 
     def _forget(self, sleeper: _Sleeper) -> None:
         self._narrow(sleeper)
@@ -161,6 +159,15 @@ class Sleepers:
             )
         except OSError:
             return False
+
+    def _find_alone(self, asleep: set[int], seen: set[int]) -> None:
+        """Mark those of ``asleep`` that sleep alone; follow the others anew."""
+        alone = self._alone(asleep, seen)
+        for pid in asleep:
+            if pid in alone:
+                self._known[pid].alone = True
+            else:
+                self._start_over(self._known[pid])
 
     def _alone(self, asleep: set[int], seen: set[int]) -> set[int]:
         """Those that have slept until now and share their memory with nobody, as far as is seen.
