@@ -233,6 +233,8 @@ class Session:
             "HOME": str(self.directory),
             "NO_COLOR": "1",
             "PATH": f"{programs}:{os.environ['PATH']}",
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            "PYTEST_PLUGINS": "vfs_volatile.pytest_plugin",  # as if it were installed
             "PYTHONPATH": str(ROOT),
             "TERM": "dumb",
             "TMPDIR": str(self._work / "tmp"),

@@ -16,7 +16,7 @@ import vfs_volatile
 def run_module(
     module: str,
     *arguments: str,
-    stderr: IO[bytes],
+    stderr: IO[bytes] | None,
     stdin: int = subprocess.DEVNULL,
     preexec_fn: Callable[[], None] | None = None,
 ) -> subprocess.Popen[bytes]:

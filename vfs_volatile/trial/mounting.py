@@ -35,7 +35,7 @@ class TemporaryMount:
 
     def __init__(self, directory: Path, log: Path, options: Sequence[str]) -> None:
         """Mount at the empty ``directory``; ``log`` gets the daemon's stderr."""
-        self._directory = directory
+        self.directory = directory
         self._log = log
         with log.open("wb") as stderr:
             self._daemon = run_module(
@@ -56,12 +56,19 @@ class TemporaryMount:
     ) -> None:
         self._end()
 
+    @property
+    def pid(self) -> int:
+        """The daemon's."""
+        return self._daemon.pid
+
     def abort(self) -> None:
-        """End all that waits for an answer of the mount (linux/Documentation/filesystems/fuse)."""
-        mount = find_mount(str(self._directory))
-        if mount is not None:
-            with contextlib.suppress(OSError):
-                Path(f"/sys/fs/fuse/connections/{mount.device[1]}/abort").write_text("1")
+        """End all that waits for an answer of the mount."""
+        _abort(self.directory)
+
+    def kill(self) -> None:
+        """Kill the daemon: all that waits for an answer gets an error."""
+        self._daemon.kill()
+        self._daemon.wait()
 
     def check(self, grace: float = 0.0) -> None:
         """Raise UserError if the daemon has ended, or does within ``grace`` seconds."""
@@ -102,16 +109,30 @@ class TemporaryMount:
         self._daemon.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._daemon.wait(_END_SECONDS)
-        mountpoint = str(self._directory)
+        mountpoint = str(self.directory)
         if self._daemon.returncode is None or find_mount(mountpoint):
             self.abort()
-            self._daemon.kill()
-            self._daemon.wait()
-            _unmount_lazily(mountpoint)
+            self.kill()
+            free(self.directory)
         if self._daemon.stdout is not None:
             self._daemon.stdout.close()
         if find_mount(mountpoint):
             raise UserError(f"{mountpoint} could not be unmounted; try: umount -l {mountpoint}")
+
+
+def free(directory: Path) -> None:
+    """Let go all that waits for the mount at ``directory``, and take it out, whoever uses it."""
+    _abort(directory)
+    if find_mount(str(directory)):
+        _unmount_lazily(str(directory))
+
+
+def _abort(directory: Path) -> None:
+    """Let no request of a mount wait any more (linux/Documentation/filesystems/fuse)."""
+    mount = find_mount(str(directory))
+    if mount is not None:
+        with contextlib.suppress(OSError):
+            Path(f"/sys/fs/fuse/connections/{mount.device[1]}/abort").write_text("1")
 
 
 def _unmount_lazily(mountpoint: str) -> None:
