@@ -40,6 +40,9 @@ _STATE = struct.Struct(f"<Q{3 * PRIORITIES}I")
 _AGE = struct.Struct("<Q")
 _SLOT = struct.Struct("<8s8sIIII")
 
+SLOT_BYTES = _SLOT.size
+BUCKET_BYTES = SLOTS * SLOT_BYTES
+
 _LEAST_SEGMENT = 16 * PAGE_SIZE
 _MOST_SEGMENT = 1 << 20
 _SEGMENTS_WANTED = 64
@@ -52,12 +55,23 @@ _ENTRY_BYTES = PAGE_SIZE
 """Room in the index for so many bytes of values: fits entries of half this size and more."""
 
 
-class Geometry(NamedTuple):
-    """The sizes of the parts."""
+class Geometry:
+    """The sizes of the parts, and where they are."""
 
-    segment_bytes: int
-    segments: int
-    buckets: int
+    def __init__(self, segment_bytes: int, segments: int, buckets: int) -> None:
+        self.segment_bytes = segment_bytes
+        self.segments = segments
+        self.buckets = buckets
+        self.size = segments * segment_bytes
+        """Bytes for records."""
+        self.longest_record = min(segments // _LARGE_PARTS * segment_bytes, _MOST_RECORD)
+        self.ages_at = PAGE_SIZE
+        self.index_at = _page_up(self.ages_at + segments * _AGE.size)
+        self.index_end = self.index_at + buckets * BUCKET_BYTES
+        self.segments_at = _page_up(self.index_end)
+        self.file_bytes = self.segments_at + self.size
+        self.constants = self._constants()
+        """How the file begins: STATE_AT bytes."""
 
     @classmethod
     def of(cls, size: int, entries: int | None) -> Self:
@@ -88,47 +102,17 @@ class Geometry(NamedTuple):
             )
         return cls(segment, segments, buckets)
 
-    @property
-    def constants(self) -> bytes:
-        """How the file begins: STATE_AT bytes."""
-        packed = _CONSTANTS.pack(_MAGIC, _VERSION, PAGE_SIZE, *self)
-        return (packed + sha256(packed).digest()[:_CHECK_BYTES]).ljust(STATE_AT, b"\0")
-
-    @property
-    def size(self) -> int:
-        """Bytes for records."""
-        return self.segments * self.segment_bytes
-
-    @property
-    def longest_record(self) -> int:
-        return min(self.segments // _LARGE_PARTS * self.segment_bytes, _MOST_RECORD)
-
-    @property
-    def ages_at(self) -> int:
-        return PAGE_SIZE
-
-    @property
-    def index_at(self) -> int:
-        return _page_up(self.ages_at + self.segments * _AGE.size)
-
-    @property
-    def index_bytes(self) -> int:
-        return self.buckets * BUCKET_BYTES
-
-    @property
-    def segments_at(self) -> int:
-        return _page_up(self.index_at + self.index_bytes)
-
-    @property
-    def file_bytes(self) -> int:
-        return self.segments_at + self.size
-
     def segment_at(self, segment: int) -> int:
         return self.segments_at + segment * self.segment_bytes
 
     def bucket_at(self, number: int) -> int:
         """Of any number, as a hash is."""
         return self.index_at + number % self.buckets * BUCKET_BYTES
+
+    def _constants(self) -> bytes:
+        numbers = self.segment_bytes, self.segments, self.buckets
+        packed = _CONSTANTS.pack(_MAGIC, _VERSION, PAGE_SIZE, *numbers)
+        return (packed + sha256(packed).digest()[:_CHECK_BYTES]).ljust(STATE_AT, b"\0")
 
 
 class Filling(NamedTuple):
@@ -223,8 +207,6 @@ class Slot(NamedTuple):
         return _SLOT.pack(*self)
 
 
-SLOT_BYTES = _SLOT.size
-BUCKET_BYTES = SLOTS * SLOT_BYTES
 FREE_TAG = bytes(8)
 NO_SLOT = bytes(SLOT_BYTES)
 

@@ -80,9 +80,8 @@ class SharedFile:
 
     def clear(self, state: State) -> None:
         """Empty the index and let all records go, as a writer. Raises OSError."""
-        index_end = self.geometry.index_at + self.geometry.index_bytes
-        for at in range(self.geometry.index_at, index_end, _CHUNK):
-            length = min(_CHUNK, index_end - at)
+        for at in range(self.geometry.index_at, self.geometry.index_end, _CHUNK):
+            length = min(_CHUNK, self.geometry.index_end - at)
             if any(self.memory.read(at, length)):  # a hole stays one
                 self.store([(at, [bytes(length)])])
         self.log.seal(state)

@@ -187,9 +187,8 @@ class VolatileCache:
 
     def __iter__(self) -> Iterator[Hashable]:
         """The keys that are there, in no order. Reads every entry."""
-        geometry = self._geometry
-        end = geometry.index_at + geometry.index_bytes
-        for bucket_at in range(geometry.index_at, end, BUCKET_BYTES):
+        index = range(self._geometry.index_at, self._geometry.index_end, BUCKET_BYTES)
+        for bucket_at in index:
             bucket = self._bucket(bucket_at)
             for at in range(0, len(bucket), SLOT_BYTES):
                 slot = Slot.unpack(bucket, at)
