@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -276,6 +277,135 @@ def test_others_who_mark_and_purge_do_not_reach_what_is_pinned(
         assert attack(fs.path / "file") == COUNT * PAGE, "and that too, when it is no longer"
 
 
+def run(program: str, path: Path) -> subprocess.CompletedProcess[str]:
+    """Run a Python program of its own, on the file."""
+    return subprocess.run(
+        [sys.executable, "-c", program, path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=20,
+    )
+
+
+@pytest.mark.parametrize("behavior", [SIGBUS, ZERO], ids=["sigbus", "zero"])
+@pytest.mark.parametrize("touched", ["before", "only after"])
+def test_what_others_purge_in_spite_of_a_pin_is_zeros_and_told_at_its_end(
+    mount: MountFactory, behavior: int, touched: str
+) -> None:
+    """With ``--private=keep`` nothing keeps others from it."""
+    fs = mount(semantics="stultz")
+    with VolatileFile(fs.path / "file", size=0) as file:
+        file.write(DATA)
+        file.mark()
+
+        def work() -> None:
+            with file.pinned(*pages(1, 5)) as pin:
+                if touched == "before":
+                    assert letters(pin.view) == "bcdef"
+                fvrange.mark(file.fileno(), *pages(2, 2), behavior)
+                fvrange.purge(file.fileno(), *pages(2, 2))
+                assert letters(pin.view) == "b00ef"
+                pin.view[PAGE : 2 * PAGE] = b"N" * PAGE
+
+        with pytest.raises(PurgedError) as failed:
+            work()
+        assert failed.value.ranges == [pages(2, 2)]
+        assert file.unmark() == [pages(2, 2)]
+        assert letters(file.read()) == "ab00efgh"
+
+
+def test_what_others_cut_off_is_zeros_and_told_at_the_end(file: VolatileFile) -> None:
+    def work() -> None:
+        with file.pinned() as pin:
+            os.ftruncate(file.fileno(), 2 * PAGE + 5)
+            assert letters(pin.view[4 * PAGE :]) == "0000"
+            assert letters(pin.view[: 2 * PAGE]) == "ab"
+
+    with pytest.raises(PurgedError) as failed:
+        work()
+    assert failed.value.ranges == [pages(4, 4)]
+    assert file.size == 2 * PAGE + 5
+
+
+THREADS = """
+import os, sys, threading
+from tests.support import fvrange
+from vfs_volatile import PurgedError, VolatileFile
+
+with VolatileFile(sys.argv[1]) as file:
+    end = threading.Event()
+
+    def work(view):
+        while not end.is_set():
+            bytes(view)
+            view[5] = 1
+
+    try:
+        with file.pinned() as pin:
+            threads = [threading.Thread(target=work, args=(pin.view,)) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for _ in range(30):
+                fvrange.mark(file.fileno(), 0, 0, fvrange.SIGBUS)
+                fvrange.purge(file.fileno())
+                fvrange.unmark(file.fileno())
+            fvrange.mark(file.fileno(), 0, 0, fvrange.SIGBUS)
+            fvrange.purge(file.fileno())
+            end.set()
+            for thread in threads:
+                thread.join()
+    except PurgedError as error:
+        print(*map(tuple, error.ranges))
+"""
+
+
+def test_threads_that_work_on_what_others_purge(mount: MountFactory) -> None:
+    fs = mount(semantics="stultz")
+    fs.file("file", COUNT)
+    done = run(THREADS, fs.path / "file")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "(0, 32768)\n"
+
+
+STRANGER = """
+import faulthandler, mmap, os, sys
+from tests.support import fvrange
+from vfs_volatile import VolatileFile
+
+if "before" in sys.argv[2:]:
+    faulthandler.enable()
+with VolatileFile(sys.argv[1]) as file:
+    with file.pinned():
+        pass
+    if "after" in sys.argv[2:]:
+        faulthandler.enable()
+    with file.pinned():
+        memory = mmap.mmap(file.fileno(), 4096)
+        os.ftruncate(file.fileno(), 0)
+        print("touching", flush=True)
+        memory[0]
+"""
+
+
+@pytest.mark.parametrize("handler", ["none", "before", "after"])
+def test_a_sigbus_elsewhere_ends_the_process_as_ever(fs: Mount, handler: str) -> None:
+    """``handler``: whether somebody else, faulthandler, wants to hear of it too."""
+    file = fs.file("file", 1)
+    done = subprocess.run(
+        [sys.executable, "-c", STRANGER, file.path, handler],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=20,
+    )
+    assert done.stdout == "touching\n"
+    assert done.returncode == -signal.SIGBUS
+    assert ("Fatal Python error: Bus error" in done.stderr) == (handler != "none")
+
+
 VICTIM = """
 import os, sys, subprocess
 from vfs_volatile import PurgedError, VolatileFile
@@ -298,14 +428,7 @@ def test_whatever_is_purged_by_others_is_an_exception_in_a_process_of_its_own(
     with VolatileFile(fs.path / "file", size=0) as file:
         file.write(DATA)
         assert attack(fs.path / "file") == COUNT * PAGE
-        done = subprocess.run(
-            [sys.executable, "-c", VICTIM, fs.path / "file"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=20,
-        )
+        done = run(VICTIM, fs.path / "file")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "(0, 32768) (0, 32768) (5, 1) (0, 32768)\n"
 
@@ -329,14 +452,7 @@ with file.pinned() as pin:
 def test_a_child_that_leaves_the_with_does_not_end_its_parents_pin(fs: Mount) -> None:
     with VolatileFile(fs.path / "file", size=0) as file:
         file.write(DATA)
-        done = subprocess.run(
-            [sys.executable, "-c", FORK, fs.path / "file"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=20,
-        )
+        done = run(FORK, fs.path / "file")
         assert (done.returncode, done.stderr, done.stdout) == (0, "", "0\n")
         assert len(file.ranges()) == 1
 

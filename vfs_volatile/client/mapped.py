@@ -45,7 +45,7 @@ def mvrange(
     mapped), EINVAL (memory that is no such mapping; mode, behavior), EACCES (a file neither fd's
     own nor mapped writable), ENOENT (no fd, and the file is unlinked).
     """
-    with _address(buffer) as address:
+    with address_of(buffer) as address:
         args = FvrangeArgs(address, length, mode, behavior)
         if fd is not None:
             return FvrangeArgs.unpack(request(fd, FVRANGE_IOC_MVRANGE, args)).purged
@@ -61,7 +61,7 @@ def mvrange(
 
 
 @contextlib.contextmanager
-def _address(buffer: Any) -> Iterator[int]:
+def address_of(buffer: Any) -> Iterator[int]:
     """The address of ``buffer``, which stays where it is meanwhile."""
     if isinstance(buffer, int):
         yield buffer

@@ -5,24 +5,32 @@ What keeps SIGBUS away from the view:
 * The pages are unmarked before it is handed out, so the mount does not purge them.
 * Should another process mark them meanwhile, a private mapping of the same pages, which nobody
   touches (the *shield*), keeps them from being purged: rule 9, on mounts with ``--private=block``.
+* Where nothing keeps others from it (``--private=keep``, or they truncate the file), a page that is
+  touched becomes zeros for us (the *watch*), and the end of the pin tells that it was lost.
 * The view is released when the ``with`` ends. Where an array still uses it, it cannot be; then the
   pages stay pinned until the last such object is gone.
-
-Against others who truncate the file, or mark the pages on a mount with ``--private=keep``, it
-cannot help.
 """
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import weakref
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from vfs_volatile.abi.ioctls import VEC_MAX, VRANGE_NONVOLATILE, VRANGE_VOLATILE
+from vfs_volatile.abi.ioctls import (
+    STATE_PURGED,
+    VEC_MAX,
+    VRANGE_NONVOLATILE,
+    VRANGE_VOLATILE,
+)
 from vfs_volatile.client.calls import fvrange_many, fvrange_next, fvrange_purge
+from vfs_volatile.client.mapped import address_of
 from vfs_volatile.client.unmark import Span
+from vfs_volatile.client.watch import Watch
+from vfs_volatile.errors import PurgedError
 from vfs_volatile.units import PAGE_SIZE
 
 
@@ -42,40 +50,58 @@ class _Run(NamedTuple):
 class _Hold:
     """Keeps pages unmarked, and knows how they were marked. Used once."""
 
-    def __init__(self, fd: int, start: int, length: int) -> None:
+    def __init__(self, fd: int, whole: Span) -> None:
         """Of whole pages, or to the end of the file. Raises OSError."""
         self._pid = os.getpid()
-        self._fd = os.dup(fd)
-        try:
+        self._whole = whole
+        start, length = whole
+        with contextlib.ExitStack() as undo:
+            self._fd = os.dup(fd)
+            undo.callback(os.close, self._fd)
             self._shield = mmap.mmap(
                 self._fd, length, mmap.MAP_PRIVATE, mmap.PROT_READ, offset=start
             )
             self.memory = mmap.mmap(self._fd, length, offset=start)
+            with address_of(self.memory) as address:
+                self._watch = Watch(address, length)
+            undo.callback(self._watch.end)
             runs = _volatile_runs(self._fd, start, start + length)
             self._marks = _marks(runs)
-            self.purged = _take_back(self._fd, runs, Span(start, length))
-        except BaseException:
-            os.close(self._fd)
-            raise
+            self.purged = _take_back(self._fd, runs, whole)
+            undo.pop_all()
         self.failed = False
         """Was what was purged not rebuilt? Then it shall be purged again."""
 
     def end(self) -> None:
-        """Mark again what was marked. Nobody uses the memory any more. Raises OSError."""
+        """Mark again what was marked. Nobody uses the memory any more.
+
+        Raises PurgedError for what was lost in spite of all, OSError.
+        """
+        lost = self._watch.lost()
+        self._watch.end()
         try:
             self._shield.close()
-            if os.getpid() == self._pid:  # a child inherited it; it is still its parent's
-                self._mark_again()
+            if os.getpid() != self._pid:  # a child inherited it; it is still its parent's
+                return
+            start, length = self._whole
+            runs = _volatile_runs(self._fd, start, start + length)
+            purged = [Span(run.start, run.length) for run in runs if run.state == STATE_PURGED]
+            self._mark_again()
         finally:
             os.close(self._fd)
+        if not purged and lost is not None:  # truncated, or taken back by others since
+            purged = [Span(start + lost.start, lost.length)]
+        if purged:
+            raise PurgedError(purged)
 
     def _mark_again(self) -> None:
-        for start, length in self.purged if self.failed else ():
-            os.pwrite(self._fd, bytes(length), start)  # a hole could not be purged (rule 11)
+        unbuilt = [span for span in self.purged if self.failed]
+        for start, length in unbuilt:  # as a hole it could not be purged (rule 11)
+            os.pwrite(self._fd, bytes(min(length, os.fstat(self._fd).st_size - start)), start)
         for behavior, spans in self._marks.items():
             _many(self._fd, spans, VRANGE_VOLATILE, behavior)
-        for start, length in self.purged if self.failed else ():
-            fvrange_purge(self._fd, start, length)
+        for span in unbuilt:
+            fvrange_purge(self._fd, *span)
 
 
 class Pinned:
@@ -83,8 +109,9 @@ class Pinned:
 
     They are pinned when the ``with`` begins. When it ends, every part is marked again as it was
     before, with the age of a new mark. If it ends with an exception, what was found purged is
-    purged again: it may not have been rebuilt. From Python 3.12 on this object is a buffer
-    itself, as ``view`` is.
+    purged again: it may not have been rebuilt. If others purged or truncated the pages in spite
+    of the pin, the view shows zeros there, and the ``with`` ends with PurgedError. From Python
+    3.12 on this object is a buffer itself, as ``view`` is.
     """
 
     def __init__(self, fd: int, start: int, length: int) -> None:
@@ -117,7 +144,7 @@ class Pinned:
         if not self._length:
             self._view = memoryview(b"")
             return self
-        self._hold = _Hold(self._fd, self._start, self._length)
+        self._hold = _Hold(self._fd, Span(self._start, self._length))
         self._view = memoryview(self._hold.memory)
         self.purged = [Span(start - self._start, length) for start, length in self._hold.purged]
         return self
