@@ -197,7 +197,10 @@ def test_a_log_that_nobody_reads_does_not_stop_the_mount(root: Path) -> None:
     size = fcntl.fcntl(writer, F_SETPIPE_SZ, 4096)
     os.write(writer, b"x" * size)
     daemon = subprocess.Popen(
-        command("mount", root, "-f"), cwd=ROOT, stdout=subprocess.PIPE, stderr=writer
+        command("mount", root, "-f", "--log-format", "json"),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=writer,
     )
     os.close(writer)
     try:
