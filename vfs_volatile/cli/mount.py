@@ -112,7 +112,7 @@ def mount(
         typer.Option(
             "-o",
             metavar="OPTS",
-            help="As mount(8): budget=, size=, ro, nosuid, noexec ...; passthrough=off.",
+            help="As in fstab(5): budget=, mode=, uid=, ro, nosuid ...; passthrough=off.",
         ),
     ] = None,
     detached: Annotated[bool, typer.Option("--detached", hidden=True)] = False,
