@@ -46,13 +46,24 @@ class _AsItIs(QueueHandler):
         return record
 
 
+class _Syslog(SysLogHandler):
+    """The system's log; what is said goes nowhere while there is none (many containers)."""
+
+    def __init__(self) -> None:
+        super().__init__(_SYSLOG, SysLogHandler.LOG_DAEMON)
+        self.ident = f"vfs-volatile[{os.getpid()}]: "
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
+        """It is tried again at the next record."""
+
+
 @contextmanager
 def written(log_format: LogFormat, *, to_syslog: bool) -> Iterator[None]:
     """Write what is logged, until the end.
 
     People at a terminal are told only what is wrong; a log also when it was mounted and unmounted.
     """
-    handler = _syslog() if to_syslog else logging.StreamHandler()
+    handler = _Syslog() if to_syslog else logging.StreamHandler()
     handler.setFormatter(_Json() if log_format == "json" else logging.Formatter(_TEXT))
     records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
     writer = QueueListener(records, handler)
@@ -66,13 +77,3 @@ def written(log_format: LogFormat, *, to_syslog: bool) -> Iterator[None]:
     finally:
         everything.removeHandler(to_writer)
         writer.stop()
-
-
-def _syslog() -> logging.Handler:
-    """The system's log, or none where there is none (many containers)."""
-    try:
-        handler = SysLogHandler(_SYSLOG, SysLogHandler.LOG_DAEMON)
-    except OSError:
-        return logging.NullHandler()
-    handler.ident = f"vfs-volatile[{os.getpid()}]: "
-    return handler
