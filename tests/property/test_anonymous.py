@@ -127,7 +127,8 @@ class Anonymous(RuleBasedStateMachine):
     def unmark(self, pick: int, span: PageSpan) -> None:
         process = self._process(pick)
         self.spaces[process].unmark(span)
-        self.model.unmark(process, *span)
+        if self.model.unmark(process, *span):
+            self.told = False
 
     # ---- what the core hears ----
 

@@ -17,7 +17,7 @@
  *   fork NAME | clone NAME    a child, by fork(2) or behind the library's back, that takes orders
  *                             from NAME.in and answers to NAME.out; its pid
  *   threads COUNT ROUNDS      so many threads mark, take back and fill pages; pages found purged
- *   forks COUNT      that many children one after the other, each ends at once
+ *   storm COUNT      that many children one after the other, each ends at once
  *   exec PROGRAM     run another program in its place
  */
 #define _GNU_SOURCE
@@ -88,6 +88,17 @@ static void say_result(long result, unsigned long long number)
         say_error();
     else
         say_number(number);
+}
+
+static void allocate(size_t count)
+{
+    char *memory = fvrange_anon_alloc(count * page_size);
+
+    if (memory != NULL) {
+        base = memory;
+        pages = count;
+    }
+    say_result(memory != NULL ? 0 : -1, count);
 }
 
 static char load(size_t page)
@@ -198,6 +209,16 @@ struct share {
     unsigned long long purged;
 };
 
+/* Marks or takes back; false when the mount has gone, which ends the work. */
+static bool does(char *at, int mode, uint64_t *purged)
+{
+    if (mvrange(at, page_size, mode, mode == VRANGE_VOLATILE ? VRANGE_PARTIAL : 0, purged) == 0)
+        return true;
+    if (errno != ENOTCONN)
+        failures++;
+    return false;
+}
+
 /* A thread and its own pages: what it takes back holds what it stored, or was reported purged. */
 static void *work(void *argument)
 {
@@ -206,26 +227,26 @@ static void *work(void *argument)
     for (int round = 0; round < share->rounds; round++) {
         size_t page = share->first + (size_t)rand_r(&share->seed) % (share->end - share->first);
         char *at = base + page * page_size;
-        char letter = (char)('a' + rand_r(&share->seed) % 26);
+        char letter = (char)('a' + rand_r(&share->seed) % 26), seen;
         uint64_t purged = 0;
 
-        if (mvrange(at, page_size, VRANGE_NONVOLATILE, 0, NULL) < 0)
-            failures++;
+        if (!does(at, VRANGE_NONVOLATILE, NULL))
+            break;
         memset(at, letter, page_size);
-        if (mvrange(at, page_size, VRANGE_VOLATILE, VRANGE_PARTIAL, NULL) < 0)
-            failures++;
+        if (!does(at, VRANGE_VOLATILE, NULL))
+            break;
         if (rand_r(&share->seed) % 8 == 0)
             usleep(200);
-        if (mvrange(at, page_size, VRANGE_NONVOLATILE, 0, &purged) < 0)
+        if (!does(at, VRANGE_NONVOLATILE, &purged)) {
+            seen = load(page); /* it can be read, or it was purged before the mount went */
+            failures += seen != letter && seen != 'X';
+            break;
+        }
+        share->purged += purged == page_size;
+        if (purged ? at[0] != 0 : at[0] != letter || at[page_size - 1] != letter)
             failures++;
-        if (purged == page_size)
-            share->purged++;
-        else if (purged || at[0] != letter || at[page_size - 1] != letter)
-            failures++;
-        if (purged && at[0] != 0)
-            failures++;
-        if (mvrange(at, page_size, VRANGE_VOLATILE, VRANGE_PARTIAL, NULL) < 0)
-            failures++;
+        if (!does(at, VRANGE_VOLATILE, NULL))
+            break;
     }
     return NULL;
 }
@@ -263,9 +284,7 @@ static void serve(char *line)
     if (sscanf(line, "attach %599s", text) == 1) {
         say_result(fvrange_attach(text), 0);
     } else if (sscanf(line, "alloc %zu", &count) == 1) {
-        pages = count;
-        base = fvrange_anon_alloc(count * page_size);
-        say_result(base != NULL ? 0 : -1, count);
+        allocate(count);
     } else if (!strcmp(line, "free")) {
         say_result(fvrange_anon_free(base, pages * page_size), 0);
     } else if (sscanf(line, "markbytes %zu %zu %d", &first, &count, &behavior) == 3) {
@@ -297,7 +316,7 @@ static void serve(char *line)
         branch((pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0), text);
     } else if (sscanf(line, "threads %zu %d", &count, &rounds) == 2) {
         many_threads((int)count, rounds);
-    } else if (sscanf(line, "forks %d", &rounds) == 1) {
+    } else if (sscanf(line, "storm %d", &rounds) == 1) {
         many_children(rounds);
     } else if (sscanf(line, "exec %599s", text) == 1) {
         execl(text, text, (char *)NULL);

@@ -74,10 +74,16 @@ class ModelLineage:
         for page in self.processes[name].pages[first:end]:
             page.mark = page.mark or mark
 
-    def unmark(self, name: int, first: int, end: int) -> None:
+    def unmark(self, name: int, first: int, end: int) -> int:
+        """How many pages were purged: those hold zeros now."""
+        found = 0
         for page in self.processes[name].pages[first:end]:
+            found += page.purged
+            if page.purged:  # what was stored since, where touching read zeros, goes too
+                page.copy = None
             page.mark = None
             page.purged = False
+        return found
 
     def drop(self, name: int, number: int) -> None:
         page = self.processes[name].pages[number]

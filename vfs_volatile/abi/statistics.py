@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 Kind = Literal["gauge", "counter"]
 """A gauge goes up and down; a counter only grows while mounted."""
-Unit = Literal["bytes", "milliseconds", "times"]
+Unit = Literal["bytes", "milliseconds", "processes", "times"]
 
 
 class Meaning(NamedTuple):
@@ -52,6 +52,9 @@ class Statistics:
     processes_remembered: int = _counter(
         "times", "a look did not ask a process, as it had slept since it was asked"
     )
+    anonymous_processes: int = _gauge("processes", "have anonymous memory that counts here")
+    anonymous_resident: int = _gauge("bytes", "of what is resident, anonymous memory of processes")
+    anonymous_silent: int = _gauge("processes", "of these do not answer, so keep what they hold")
 
 
 MEANINGS: dict[str, Meaning] = {

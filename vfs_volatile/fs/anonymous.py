@@ -116,8 +116,17 @@ class Anonymous:
         self._orders = count(1)
         self._owners: dict[int, tuple[Attachment, int]] = {}
         """By key of the space: whose it is, and the number of the region."""
-        self.refused = 0
-        """How often a process was asked in vain."""
+
+    @property
+    def resident(self) -> int:
+        """Pages of memory that all processes hold together."""
+        lineages = {space.lineage for owner in self.attachments for space in owner.spaces.values()}
+        return sum(lineage.charged for lineage in lineages)
+
+    @property
+    def silent(self) -> int:
+        """How many processes do not answer."""
+        return sum(attachment.silent for attachment in self.attachments)
 
     # ---- requests of the library ----
 
@@ -401,7 +410,6 @@ class Anonymous:
             if not order.done.is_set() and not attachment.silent:
                 log.info("process %s does not answer", attachment.pid)
                 attachment.is_silent(True)
-                self.refused += 1
 
 
 def _marks(data: bytes) -> wire.Marks:

@@ -305,6 +305,9 @@ class Control:
             looks_milliseconds=round(1000 * purges.looks.durations.seconds),
             processes_asked=purges.looks.asked,
             processes_remembered=purges.looks.remembered,
+            anonymous_processes=len(purges.anonymous.attachments),
+            anonymous_resident=purges.anonymous.resident * PAGE_SIZE,
+            anonymous_silent=purges.anonymous.silent,
         )
 
     def _report(self) -> dict[str, object]:
