@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from vfs_volatile.abi.ioctls import VRANGE_NONVOLATILE
+from vfs_volatile.abi.xattrs import VOLATILE, format_ranges
 from vfs_volatile.client.cache.layout import HEAD_BYTES, STATE_AT, Geometry, State
 from vfs_volatile.client.cache.locks import ByteLocks, close_quietly
 from vfs_volatile.client.cache.log import Log
@@ -36,7 +38,9 @@ class SharedFile:
         """Open ``path``, or make it. Raises OSError, ValueError, CacheFormatError."""
         self.path = os.path.join(path, _NAME) if os.path.isdir(path) else path
         _require_mount(self.path)
-        self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if not os.path.exists(self.path):
+            _make(self.path, Geometry.of(DEFAULT_SIZE if size is None else size, entries))
+        self.fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
         """-1 when closed. Its description is shared with children, and holds no lock."""
         self.locks = ByteLocks(self.fd)
         try:
@@ -65,16 +69,18 @@ class SharedFile:
             yield
 
     def store(self, stores: Sequence[Store]) -> None:
-        """Store as a writer. Raises OSError.
+        """Store as a writer. Raises OSError (ENOSPC: the mount is full of what is not volatile).
 
-        Pages that cannot be had were marked by somebody else and purged, or the file was truncated:
-        then it is mended, which loses entries, and stored all the same.
+        Other pages that cannot be had were marked by somebody else and purged, or truncated: then
+        the file is mended, which loses entries, and they are stored all the same.
         """
         try:
             self.memory.store(stores)
         except OSError as error:
             if error.errno != errno.EFAULT:
                 raise
+            for offset, pieces in stores:
+                os.posix_fallocate(self.fd, offset, sum(map(len, pieces)))
             self._mend()
             self.memory.store(stores)
 
@@ -110,14 +116,14 @@ class SharedFile:
     # ---- helpers ----
 
     def _prepare(self, size: int | None, entries: int | None) -> Geometry:
-        """Make the file, or check it. Two processes may both want to make it: under the lock."""
+        """Check the file; an empty one is made a cache. Under the lock: others may do the same."""
         found = os.fstat(self.fd).st_size
         if not found:
             geometry = Geometry.of(DEFAULT_SIZE if size is None else size, entries)
             os.pwrite(self.fd, geometry.constants.ljust(PAGE_SIZE, b"\0"), 0)
         else:
             geometry = self._check(size, entries)
-        if found < geometry.file_bytes:  # new, or its maker died just here
+        if found < geometry.file_bytes:  # it was empty, or whoever filled it died just here
             os.ftruncate(self.fd, geometry.file_bytes)
         return geometry
 
@@ -156,6 +162,30 @@ class SharedFile:
                 raise CacheFormatError(f"{self.path} was overwritten by somebody; delete it")
             self.memory.store([(0, [self.geometry.constants])])
         self.log.mark_again(State.unpack(self.memory.read(0, HEAD_BYTES)))
+
+
+def _make(path: str, geometry: Geometry) -> None:
+    """Make a cache under a name of its own and then give it ``path``, unless that is there by now.
+
+    It is marked while it is opened, so that it takes the passthrough path where there is one: the
+    daemon is not asked for pages then, and the kernel holds no second copy. Raises OSError.
+    """
+    new = f"{path}.{os.urandom(4).hex()}.new"
+    os.mknod(new, stat.S_IFREG | 0o600)
+    try:
+        os.truncate(new, geometry.file_bytes)
+        segments = format_ranges([(geometry.segments_at, geometry.size)])
+        os.setxattr(new, VOLATILE, f"{segments};zero".encode())
+        fd = os.open(new, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            fvrange(fd, 0, 0, VRANGE_NONVOLATILE)
+            os.pwrite(fd, geometry.constants.ljust(PAGE_SIZE, b"\0"), 0)
+        finally:
+            os.close(fd)
+        with contextlib.suppress(FileExistsError):
+            os.link(new, path)
+    finally:
+        os.unlink(new)
 
 
 def _require_mount(path: str) -> None:

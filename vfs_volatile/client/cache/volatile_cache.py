@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import weakref
 from collections.abc import Callable, Hashable, Iterator
@@ -294,13 +295,18 @@ class VolatileCache:
         unit, clock = offset // RECORD_ALIGNMENT, state.clock & 0xFFFF_FFFF
         slot = Slot(tag, hashed.digest()[:_CHECKSUM_BYTES], unit, length, clock, priority)
         slot_at = bucket_at + choose_slot(self._bucket(bucket_at), tag, slot.clock)
-        self._file.store(
-            [
-                (STATE_AT, [state.pack()]),
-                (offset, [prefix, kind, body]),
-                (slot_at, [slot.pack()]),
-            ]
-        )
+        try:
+            self._file.store(
+                [
+                    (STATE_AT, [state.pack()]),
+                    (offset, [prefix, kind, body]),
+                    (slot_at, [slot.pack()]),
+                ]
+            )
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            self._forget(slot_at)  # an entry that was dropped as soon as it was set
         if to_mark is not None:
             self._file.log.mark(to_mark, priority)
         self._sets += 1
@@ -312,8 +318,13 @@ class VolatileCache:
             found = self._look(prefix)
             at = find_slot(self._bucket(bucket_at), tag)
             if at >= 0:
-                self._file.store([(bucket_at + at, [NO_SLOT])])
+                self._forget(bucket_at + at)
         return found
+
+    def _forget(self, slot_at: int) -> None:
+        """Make an entry unreachable, as a writer. Its page is there, or has no entries."""
+        if any(self._read(slot_at, SLOT_BYTES)):
+            self._file.store([(slot_at, [NO_SLOT])])
 
     @staticmethod
     def _length(prefix: bytes, body: bytes) -> int:
