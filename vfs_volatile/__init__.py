@@ -29,6 +29,7 @@ from vfs_volatile.abi.ioctls import (
 from vfs_volatile.client.calls import fvrange, fvrange_many, fvrange_next, fvrange_purge
 
 if TYPE_CHECKING:
+    from vfs_volatile.client.anonymous import AnonymousMemory
     from vfs_volatile.client.cache.volatile_cache import CacheStats, VolatileCache
     from vfs_volatile.client.file import VolatileFile
     from vfs_volatile.client.mapped import mvrange
@@ -45,6 +46,7 @@ __all__ = [
     "VRANGE_SIGBUS",
     "VRANGE_VOLATILE",
     "VRANGE_ZERO",
+    "AnonymousMemory",
     "CacheFormatError",
     "CacheStats",
     "Pinned",
@@ -62,6 +64,7 @@ __all__ = [
 ]
 
 _LATER = {
+    "AnonymousMemory": "vfs_volatile.client.anonymous",
     "CacheFormatError": "vfs_volatile.errors",
     "CacheStats": "vfs_volatile.client.cache.volatile_cache",
     "Pinned": "vfs_volatile.client.pinned",

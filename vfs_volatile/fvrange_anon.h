@@ -84,7 +84,8 @@ struct mvrange_span {
 /*
  * As mvrange() for count spans, all or nothing: much faster than one by one.
  *
- * Returns 0, or -1 with errno; EINVAL also for a span that is no memory of fvrange_anon_alloc().
+ * Returns 0, or -1 with errno; EINVAL also for a span that is no memory of fvrange_anon_alloc(), and
+ * E2BIG for more than 512 spans (parts of spans, where one covers several allocations).
  */
 int fvrange_mvrange_many(struct mvrange_span *spans, size_t count, int mode, int behavior);
 #define mvrange_many fvrange_mvrange_many

@@ -185,15 +185,17 @@ def test_many_spans_in_one_call(process: Process, fs: Mount) -> None:
     assert answer == [str(2 * PAGE), str(2 * PAGE)]
 
 
-def test_more_spans_than_one_request_takes(family: Family, fs: Mount) -> None:
-    process = family.first().start(fs.path, 1400)
-    process.fill(0, 1400, "a")
-    spans = " ".join(f"{2 * n} 1" for n in range(700))
+def test_as_many_spans_as_one_call_takes(family: Family, fs: Mount) -> None:
+    process = family.first().start(fs.path, 1100)
+    process.fill(0, 1100, "a")
+    spans = " ".join(f"{2 * n} 1" for n in range(512))
+    assert process.ask(f"many {VRANGE_VOLATILE} {VRANGE_PARTIAL} {spans} 1098 1") == "E2BIG"
+    assert fs.number("volatile") == 0
     process.ask(f"many {VRANGE_VOLATILE} {VRANGE_PARTIAL} {spans}")
-    assert fs.number("volatile") == 700 * PAGE
+    assert fs.number("volatile") == 512 * PAGE
     purge(fs)
-    assert process.show() == "Xa" * 700
-    assert process.unmark(0, 1400) == 700
+    assert process.show() == "Xa" * 512 + "a" * 76
+    assert process.unmark(0, 1100) == 512
 
 
 def test_without_a_mount_there_is_no_memory(family: Family, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import ctypes
 import errno
 import os
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,12 +41,17 @@ def mvrange(
     """Mark or unmark ``length`` bytes of mapped memory; the bytes of them found purged.
 
     ``buffer`` is a contiguous buffer (mmap, memoryview, numpy array) or an address. It must be a
-    shared mapping of one or more files of a mount. ``fd``: any file of that mount open for writing;
-    without it the file is found in /proc/self/maps. Raises OSError: ENOMEM (a part is not
-    mapped), EINVAL (memory that is no such mapping; mode, behavior), EACCES (a file neither fd's
-    own nor mapped writable), ENOENT (no fd, and the file is unlinked).
+    shared mapping of one or more files of a mount, or AnonymousMemory. ``fd``: any file of that
+    mount open for writing; without it the file is found in /proc/self/maps. Raises OSError: ENOMEM
+    (a part is not mapped), EINVAL (memory that is no such mapping; mode, behavior), EACCES (a file
+    neither fd's own nor mapped writable), ENOENT (no fd, and the file is unlinked), ENOTCONN (the
+    mount has gone).
     """
     with address_of(buffer) as address:
+        anonymous = sys.modules.get("vfs_volatile.client.anonymous")  # else there is no such memory
+        if anonymous is not None and anonymous.owns(address):
+            found: int = anonymous.change(address, length, mode, behavior)
+            return found
         args = FvrangeArgs(address, length, mode, behavior)
         if fd is not None:
             return FvrangeArgs.unpack(request(fd, FVRANGE_IOC_MVRANGE, args)).purged

@@ -332,32 +332,26 @@ static bool next_part(const char *at, const char *end, int mode, struct part *pa
 	return true;
 }
 
-/* What the daemon is told of one call, as many at a time as it takes. */
+/* What the daemon is told of one call. */
 struct telling {
 	struct anon_marks marks;
-	bool failed;
+	size_t parts; /* of all spans */
 };
 
-static void flush(struct telling *telling)
+static int flush(struct telling *telling)
 {
 	struct anon_marks *marks = &telling->marks;
 	struct anon_mark one = {marks->mode, marks->behavior, marks->range[0]};
 
-	if (marks->count == 0 || telling->failed)
-		return;
-	if (marks->count == 1)
-		telling->failed = request(ANON_MARK, &one) < 0;
-	else
-		telling->failed = request(ANON_MARKS, marks) < 0;
-	marks->count = 0;
+	if (marks->count == 0)
+		return 0;
+	return marks->count == 1 ? request(ANON_MARK, &one) : request(ANON_MARKS, marks);
 }
 
 static void tell_of(struct telling *telling, const struct part *part)
 {
 	struct anon_range range = {part->region->id, (uint32_t)part->first, (uint32_t)part->end, 0};
 
-	if (telling->marks.count == ANON_RANGES)
-		flush(telling);
 	telling->marks.range[telling->marks.count++] = range;
 }
 
@@ -373,16 +367,6 @@ static void mark(struct telling *telling, const struct part *part)
 	tell_of(telling, part);
 }
 
-/* NONVOLATILE, after map_back(): the answer is known here, and exact; the daemon is told. */
-static void unmark(struct telling *telling, const struct part *part)
-{
-	if (count_in(part->region->marked, part->first, part->end) == 0)
-		return;
-	put(part->region->purged, part->first, part->end, false);
-	put(part->region->marked, part->first, part->end, false);
-	tell_of(telling, part);
-}
-
 static bool makes_sense(int mode, int behavior)
 {
 	int both = VRANGE_ZERO | VRANGE_SIGBUS;
@@ -390,27 +374,6 @@ static bool makes_sense(int mode, int behavior)
 	return mode == VRANGE_NONVOLATILE ? behavior == 0
 					  : mode == VRANGE_VOLATILE && !(behavior & ~BEHAVIOR_BITS) &&
 						    (behavior & both) != both;
-}
-
-/* With lock "pages": one span, all of it ours, marked or taken back. */
-static void change(struct mvrange_span *span, int mode, struct telling *telling)
-{
-	const char *at = span->addr, *end = at + span->length;
-	struct part part;
-
-	span->purged = 0;
-	while (at < end) {
-		const char *from = at;
-		char *base;
-
-		next_part(from, end, mode, &part, &at);
-		base = part.region->base;
-		span->purged += purged_bytes(part.region, (size_t)(from - base), (size_t)(at - base));
-		if (mode == VRANGE_VOLATILE)
-			mark(telling, &part);
-		else
-			unmark(telling, &part);
-	}
 }
 
 /* A span that is ours in part: ENOMEM if the rest is not mapped, EINVAL if it is something else. */
@@ -427,47 +390,108 @@ static int refuse(const struct mvrange_span *span)
 	return -1;
 }
 
-/* With lock "pages": what may fail, before anything is changed. */
-static int prepare(const struct mvrange_span *span, int mode)
+/* What is done with each part of a span, with lock "pages". */
+typedef int act(struct telling *telling, struct mvrange_span *span, const struct part *part,
+		const char *from, const char *to);
+
+static int each_part(struct mvrange_span *span, struct telling *telling, act *act)
 {
 	const char *at = span->addr, *end = at + span->length;
 	struct part part;
 
 	while (at < end) {
-		if (!next_part(at, end, mode, &part, &at))
+		const char *from = at;
+
+		if (!next_part(from, end, (int)telling->marks.mode, &part, &at))
 			return refuse(span);
-		if (mode == VRANGE_NONVOLATILE && map_back(part.region, part.first, part.end) < 0)
+		telling->parts++;
+		if (act != NULL && act(telling, span, &part, from, at) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+/* VOLATILE, and before NONVOLATILE: what the daemon is to know. */
+static int note(struct telling *telling, struct mvrange_span *span, const struct part *part,
+		const char *from, const char *to)
+{
+	char *base = part->region->base;
+
+	span->purged += purged_bytes(part->region, (size_t)(from - base), (size_t)(to - base));
+	if (telling->marks.mode == VRANGE_VOLATILE)
+		mark(telling, part);
+	else if (count_in(part->region->marked, part->first, part->end) > 0)
+		tell_of(telling, part);
+	return 0;
+}
+
+static int restore(struct telling *telling, struct mvrange_span *span, const struct part *part,
+		   const char *from, const char *to)
+{
+	(void)telling, (void)span, (void)from, (void)to;
+	return map_back(part->region, part->first, part->end);
+}
+
+/* NONVOLATILE, after restore(): the answer is known here, and exact. */
+static int forget(struct telling *telling, struct mvrange_span *span, const struct part *part,
+		  const char *from, const char *to)
+{
+	char *base = part->region->base;
+
+	(void)telling;
+	span->purged += purged_bytes(part->region, (size_t)(from - base), (size_t)(to - base));
+	put(part->region->purged, part->first, part->end, false);
+	put(part->region->marked, part->first, part->end, false);
+	return 0;
+}
+
+static int each_span(struct mvrange_span *spans, size_t count, struct telling *telling, act *act)
+{
+	for (size_t i = 0; i < count; i++) {
+		spans[i].purged = 0;
+		if (each_part(&spans[i], telling, act) < 0)
 			return -1;
 	}
 	return 0;
 }
 
 /*
- * With lock "call". To mark fails if the daemon goes meanwhile: then nothing is dropped ever. To take
- * back does not, as the answer is right all the same.
+ * With lock "call". The daemon is told of what is taken back before it is: if that fails nothing has
+ * changed, and what is dropped until it has heard is in the answer, which is found here.
  */
 static int change_all(struct mvrange_span *spans, size_t count, int mode, int behavior)
 {
 	static struct telling telling; /* too large for the stack of a signal handler */
 	sigset_t before;
-	int result = 0;
+	int result;
 
 	telling.marks.mode = (uint32_t)mode;
 	telling.marks.behavior = (uint32_t)behavior;
 	telling.marks.count = 0;
-	telling.failed = false;
+	telling.parts = 0;
 	lock(LOCK_PAGES, &before);
-	for (size_t i = 0; i < count && result == 0; i++)
-		result = prepare(&spans[i], mode);
-	for (size_t i = 0; i < count && result == 0; i++)
-		change(&spans[i], mode, &telling);
+	result = each_span(spans, count, &telling, NULL);
+	if (result == 0 && telling.parts > ANON_RANGES) {
+		errno = E2BIG;
+		result = -1;
+	}
+	if (result == 0)
+		each_span(spans, count, &telling, note);
 	unlock(LOCK_PAGES, &before);
-	flush(&telling);
+	if (result < 0 || flush(&telling) < 0)
+		return -1;
+	if (mode == VRANGE_NONVOLATILE) {
+		lock(LOCK_PAGES, &before);
+		result = each_span(spans, count, &telling, restore);
+		if (result == 0)
+			each_span(spans, count, &telling, forget);
+		unlock(LOCK_PAGES, &before);
+	}
 	if (own.fresh >= FRESH_PAGES) {
 		own.fresh = 0;
 		wake_helper();
 	}
-	return telling.failed && mode == VRANGE_VOLATILE ? -1 : result;
+	return result;
 }
 
 __attribute__((visibility("default"))) int
