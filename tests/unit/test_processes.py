@@ -231,7 +231,7 @@ def seen(events: ProcessEvents, pids: set[int], until: Event) -> list[Event]:
 
     def arrived() -> bool:
         found.extend(event for event in events.pending() if not pids.isdisjoint(event))
-        return until in found
+        return any(type(event) is type(until) and event == until for event in found)
 
     assert eventually(arrived), f"{until} did not come: {found}"
     return found
