@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import islice
 
 from vfs_volatile.abi import ioctls
 
@@ -51,6 +52,8 @@ MOUNT_VALUES = {
 Span = tuple[int, int]
 """(start, length) in bytes; length 0 = to the end of the file."""
 
+_VALUE_BYTES = 64 << 10
+"""What the kernel lets a value hold (XATTR_SIZE_MAX)."""
 _ITEM = re.compile(r"(\d+)([KMG]?)\+(\d+)([KMG]?)", re.ASCII)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _OPTIONS = {
@@ -102,5 +105,9 @@ def parse_mark(text: str) -> tuple[list[Span], int]:
 
 
 def format_ranges(spans: Iterable[Span]) -> str:
-    """RANGES for ``spans``; empty text for none."""
-    return ",".join(f"{start}+{length}" for start, length in spans)
+    """RANGES for ``spans``; empty text for none. Raises ValueError for more than a value holds."""
+    most = _VALUE_BYTES // len("0+1,") + 1
+    text = ",".join(f"{start}+{length}" for start, length in islice(spans, most))
+    if len(text) > _VALUE_BYTES:
+        raise ValueError("too many ranges for an extended attribute")
+    return text

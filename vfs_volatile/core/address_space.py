@@ -35,6 +35,7 @@ from vfs_volatile.core.pages import (
     runs,
     within,
 )
+from vfs_volatile.core.ranges import AT_ONCE
 from vfs_volatile.core.volatility import Drain, Volatility
 from vfs_volatile.core.votes import Votes
 from vfs_volatile.errors import SyscallError
@@ -207,6 +208,14 @@ class AddressSpace:
         self.store.truncate(size)
         self._size = size
 
+    def truncating(self, size: int) -> Iterator[None]:
+        """As :meth:`truncate`, in steps of AT_ONCE ranges, each a truncation of its own."""
+        _require_size(0, size)
+        while (step := self.volatility.ranges.last_step() * PAGE_SIZE) > size:
+            self.truncate(step)
+            yield
+        self.truncate(size)
+
     def punch_hole(self, offset: int, length: int) -> None:
         """Make bytes zero and free whole pages; those are intact, volatility stays (rule 7)."""
         end = min(offset + length, MAX_BYTES)
@@ -225,23 +234,46 @@ class AddressSpace:
                 self.store.zero(start, min(end, (page + 1) * PAGE_SIZE) - start)
         self._keep_page(covered)
 
-    def allocate(self, offset: int, length: int, *, keep_size: bool) -> None:
-        """Hold memory for every page met; purged pages stay purged.
+    def punching(self, offset: int, length: int) -> Iterator[None]:
+        """As :meth:`punch_hole`, in steps of AT_ONCE ranges."""
+        for piece in self.pieces(offset, length):
+            self.punch_hole(*piece)
+            yield
 
-        Raises SyscallError: ENOSPC, EFBIG.
+    def allocate(self, offset: int, length: int, *, keep_size: bool) -> None:
+        """As :meth:`allocating`, at once."""
+        for _ in self.allocating(offset, length, keep_size=keep_size):
+            pass
+
+    def allocating(self, offset: int, length: int, *, keep_size: bool) -> Iterator[None]:
+        """Hold memory for every page met, in steps of AT_ONCE ranges; purged pages stay purged.
+
+        Raises SyscallError: ENOSPC, EFBIG. Nothing has changed then, unless others took between two
+        steps what there was.
         """
-        _require_size(0, offset + length)
-        self.look(pages_touched(offset, offset + length))
+        end = _require_size(0, offset + length)
+        self.look(pages_touched(offset, end))
         self.memory.reserve(len(self._missing(offset, length)))
-        self._hold(offset, length, keep_size=keep_size)
+        for piece in self.pieces(offset, length):
+            self.memory.reserve(len(self._missing(*piece)))
+            self._hold(*piece, keep_size=keep_size or sum(piece) < end)
+            yield
 
     def zero_range(self, offset: int, length: int, *, keep_size: bool) -> None:
-        """Make bytes zero and hold memory for them (rule 7). Raises SyscallError: ENOSPC, EFBIG."""
-        _require_size(0, offset + length)
-        self.look(pages_touched(offset, offset + length))
-        self.memory.reserve(self._absent(pages_touched(offset, offset + length)))
-        self.punch_hole(offset, length)
-        self._hold(offset, length, keep_size=keep_size)
+        """As :meth:`zeroing`, at once."""
+        for _ in self.zeroing(offset, length, keep_size=keep_size):
+            pass
+
+    def zeroing(self, offset: int, length: int, *, keep_size: bool) -> Iterator[None]:
+        """Make bytes zero and hold memory for them (rule 7), in steps, as :meth:`allocating`."""
+        end = _require_size(0, offset + length)
+        self.look(pages_touched(offset, end))
+        self.memory.reserve(self._absent(pages_touched(offset, end)))
+        for start, size in self.pieces(offset, length):
+            self.memory.reserve(self._absent(pages_touched(start, start + size)))
+            self.punch_hole(start, size)
+            self._hold(start, size, keep_size=keep_size or start + size < end)
+            yield
 
     def seek(self, offset: int, whence: int) -> int:
         """The next data (SEEK_DATA) or hole (SEEK_HOLE) from ``offset``; purged pages are holes.
@@ -266,8 +298,19 @@ class AddressSpace:
         Pages that are volatile already keep their age, behavior and state (rule 2). A ``length``
         of 0 reaches to the end of file.
         """
-        self.volatility.mark(self.span_of(start, length), behavior)
+        for _ in self.marking(start, length, behavior):
+            pass
         return self.purged_bytes(start, length)
+
+    def marking(self, start: int, length: int, behavior: int) -> Iterator[None]:
+        """As :meth:`mark`, in steps that make AT_ONCE ranges at most: of one age, as one mark."""
+        age = None
+        page = 0
+        while (span := self.span_of(start, length)) and page < span.end:
+            rest = PageSpan(max(page, span.first), span.end)
+            page = self.volatility.mark(rest, behavior, age=age, most=AT_ONCE)
+            age = age or self.memory.newest_age  # a second step comes only after many gaps
+            yield
 
     def unmark(self, start: int, length: int, *, record_lost: bool = False) -> int:
         """End volatility of every page met; the bytes of exactly this range that were purged.
@@ -348,6 +391,22 @@ class AddressSpace:
         """The pages that the range meets: what an unmark of it takes."""
         start, end = self._clip(start, length)
         return pages_touched(start, end) if start < end else PageSpan(0, 0)
+
+    def pieces(self, start: int, length: int) -> Iterator[ByteSpan]:
+        """The range in pieces that meet AT_ONCE volatile ranges or so.
+
+        Each is cut as the ranges are when it is asked for; pages are never cut.
+        """
+        end = start + length if length else None
+        while True:
+            length = 0 if end is None else end - start
+            span = self.touched(start, length)
+            cut = self.volatility.ranges.step_end(span)
+            if cut >= span.end:
+                yield start, length
+                return
+            yield start, cut * PAGE_SIZE - start
+            start = cut * PAGE_SIZE
 
     def zeroed_by_unmark(self, start: int, length: int) -> BitMap:
         """Purged pages that an unmark would turn to zeros while the kernel may hold other bytes."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from pyroaring import BitMap
 
 from vfs_volatile.abi.ioctls import PRIORITY_MASK, PRIORITY_SHIFT, VRANGE_PARTIAL
-from vfs_volatile.core.pages import PageSpan, last_page
+from vfs_volatile.core.pages import PageSpan, last_page, next_page, run_end
 
 if TYPE_CHECKING:
     from vfs_volatile.core.address_space import AddressSpace
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 Space: TypeAlias = "AddressSpace | AnonymousSpace"
 """What ranges are of: a file, or anonymous memory as one process has it."""
 
+
+AT_ONCE = 1000
+"""Ranges that are worked on in one go: some milliseconds. More are taken in steps, and between them
+others get their turn."""
 
 Order = tuple[int, int, int, int]
 """(priority, age, first page, whose): the lowest is purged first."""
@@ -75,13 +79,16 @@ class RangeMap:
     it stays within a few cache lines, where a sorted list of a million misses at each step.
     """
 
-    __slots__ = ("_by_first", "_firsts")
+    __slots__ = ("_by_first", "_firsts", "covered", "voted")
 
     def __init__(self) -> None:
         # INVARIANT: key == value.first; values are non-empty and do not overlap.
         self._by_first: dict[int, VolatileRange] = {}
         # INVARIANT: the keys of _by_first.
         self._firsts = BitMap()
+        # INVARIANT: the pages of all ranges, and of those that votes alone made.
+        self.covered = BitMap()
+        self.voted = BitMap()
 
     def __len__(self) -> int:
         return len(self._by_first)
@@ -113,26 +120,53 @@ class RangeMap:
     def gaps(self, span: PageSpan) -> Iterator[PageSpan]:
         """The maximal runs of ``span`` that no range covers. Do not change meanwhile."""
         page = span.first
-        for found in self.overlapping(span):
-            if found.first > page:
-                yield PageSpan(page, found.first)
-            page = found.end
-        if page < span.end:
-            yield PageSpan(page, span.end)
+        while page < span.end:
+            if page in self.covered:
+                page = run_end(self.covered, page)
+                continue
+            after = next_page(self.covered, page)
+            end = span.end if after is None else min(after, span.end)
+            yield PageSpan(page, end)
+            page = end
+
+    def number_in(self, span: PageSpan) -> int:
+        """How many ranges share a page with ``span``, or one less."""
+        if not span:
+            return 0
+        return int(self._firsts.rank(span.end - 1) - self._firsts.rank(span.first))
+
+    def step_end(self, span: PageSpan) -> int:
+        """The page up to which ``span`` meets AT_ONCE ranges or so; its end if no more do."""
+        index = self._firsts.rank(span.first) + AT_ONCE if span else len(self)
+        return min(span.end, self._firsts[index]) if index < len(self) else span.end
+
+    def last_step(self) -> int:
+        """The page from which AT_ONCE ranges begin; 0 if there are no more."""
+        return self._firsts[len(self) - AT_ONCE] if len(self) > AT_ONCE else 0
 
     def add(self, new: VolatileRange) -> None:
         """Add a range that overlaps none."""
         self._by_first[new.first] = new
         self._firsts.add(new.first)
+        self.covered.add_range(new.first, new.end)
+        if new.voted:
+            self.voted.add_range(new.first, new.end)
 
     def remove(self, old: VolatileRange) -> None:
         """Remove a range that is here. Raises KeyError if it is not."""
         del self._by_first[old.first]
         self._firsts.remove(old.first)
+        self.covered.remove_range(old.first, old.end)
+        if old.voted:
+            self.voted.remove_range(old.first, old.end)
 
     def check(self) -> None:
         """Raise AssertionError if an invariant does not hold."""
         assert self._firsts == BitMap(self._by_first), "the set of first pages is wrong"
+        pages = {entry: range(entry.first, entry.end) for entry in self}
+        assert self.covered == BitMap().union(*map(BitMap, pages.values()))
+        voted = [BitMap(pages[entry]) for entry in self if entry.voted]
+        assert self.voted == BitMap().union(*voted)
         end = 0
         for first in self._firsts:
             found = self._by_first[first]

@@ -5,6 +5,7 @@ The state behind :mod:`~vfs_volatile.core.address_space`, in pages; no data, no 
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from pyroaring import BitMap
@@ -114,20 +115,11 @@ class Volatility:
 
     def marked(self, span: PageSpan) -> BitMap:
         """The pages of ``span`` that an fvrange mark covers."""
-        pages = BitMap()
-        for entry in self.ranges.overlapping(span):
-            if not entry.voted:
-                pages |= page_set(entry.span.clip(span))
-        return pages
+        return (self.ranges.covered - self.ranges.voted) & page_set(span)
 
     def still_to_lose(self, pages: BitMap) -> BitMap:
         """Those of ``pages`` that are volatile and not purged."""
-        volatile = BitMap()
-        if pages:
-            span = PageSpan(pages.min(), pages.max() + 1)
-            for entry in self.ranges.overlapping(span):
-                volatile |= page_set(entry.span)
-        return (pages & volatile) - self.purged
+        return (pages & self.ranges.covered) - self.purged
 
     def run_from(self, page: int) -> tuple[PageSpan, int, int] | None:
         """The first run that ends after ``page``, its behavior and state: one range, one state."""
@@ -143,22 +135,34 @@ class Volatility:
 
     # ---- what changes; each keeps counts and queue right ----
 
-    def mark(self, span: PageSpan, behavior: int, *, voted: bool = False) -> None:
-        """Make the pages of ``span`` volatile that are not.
+    def mark(
+        self,
+        span: PageSpan,
+        behavior: int,
+        *,
+        voted: bool = False,
+        age: int | None = None,
+        most: int | None = None,
+    ) -> int:
+        """Make the pages of ``span`` volatile that are not; the page reached.
 
-        What votes alone made volatile keeps its age and behavior, and needs no votes any more
-        if this mark is none.
+        That is its end, unless there are more than ``most`` gaps. ``age``: of the mark that this is
+        a step of. What votes alone made volatile keeps its age and behavior, and needs no votes
+        any more if this mark is none.
         """
-        gaps = list(self.ranges.gaps(span))
-        if gaps:
+        gaps = list(islice(self.ranges.gaps(span), most))
+        if gaps and age is None:
             age = self._memory.next_age()
-            for gap in gaps:
-                self._add(VolatileRange(self._space, gap, behavior, age, voted=voted))
-                self.pages += gap.end - gap.first
-                self._memory.volatile += gap.end - gap.first
-        if not voted:
-            for entry in [entry for entry in self.ranges.overlapping(span) if entry.voted]:
-                self._replace(entry, span, entry.part(entry.span.clip(span), voted=False))
+        for gap in gaps:
+            assert age is not None
+            self._add(VolatileRange(self._space, gap, behavior, age, voted=voted))
+            self.pages += gap.end - gap.first
+            self._memory.volatile += gap.end - gap.first
+        done = span if len(gaps) != most else PageSpan(span.first, gaps[-1].end)
+        if self.ranges.voted and not voted:
+            for entry in [entry for entry in self.ranges.overlapping(done) if entry.voted]:
+                self._replace(entry, done, entry.part(entry.span.clip(done), voted=False))
+        return done.end
 
     def unmark(self, span: PageSpan) -> None:
         """Cut ``span`` out of the ranges; what is left of them keeps its age and behavior."""

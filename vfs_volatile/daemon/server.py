@@ -42,6 +42,7 @@ from vfs_volatile.fs.operations import Operations
 from vfs_volatile.fs.polls import Polls
 from vfs_volatile.fs.purges import Purges
 from vfs_volatile.fs.ranking import Ranking
+from vfs_volatile.fs.remains import clear_away
 from vfs_volatile.fs.tree import ROOT, Tree
 from vfs_volatile.processes.connector import subscribe
 from vfs_volatile.processes.identity import is_dying
@@ -96,7 +97,7 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
     )
     arena = Arena()
     tmpfs, why_not = _direct_store(config)
-    tree = Tree(memory, arena.make_store)
+    tree = Tree(memory, arena.make_store, clear_away)
     _give_root(tree.get(ROOT), config)
     own = OwnMount(config.mountpoint)
     rules = config.semantics

@@ -61,7 +61,7 @@ class Addressed:
         if self._rules.votes:
             purged = await self._vote(process, parts, args)
         elif args.mode == VRANGE_VOLATILE:
-            purged = [space.mark(*span, args.behavior) for space, span in parts]
+            purged = await self._purges.mark(parts, args.behavior)
         else:
             purged = await self._purges.unmark(parts)
         self._record(parts, args, purged, tid)

@@ -140,7 +140,7 @@ class Control:
         span = (args.start, args.length)
         if args.mode == ioctls.VRANGE_VOLATILE:
             space.require_honoured(args.behavior)
-            purged = space.mark(*span, args.behavior)
+            (purged,) = await self._purges.mark([(space, span)], args.behavior)
             self._journal.record("mark", space, [span], behavior=args.behavior, tid=tid)
             (purged,) = await self._aids.after_mark([(space, span)], [purged])
         else:
@@ -149,7 +149,7 @@ class Control:
         return purged
 
     async def _vec(self, space: AddressSpace, vec: FvrangeVec, tid: int) -> FvrangeVec:
-        """FVRANGE for many ranges, all or nothing and at one moment."""
+        """FVRANGE for many ranges, all or nothing; at one moment, unless they meet thousands."""
         if vec.reserved or vec.counted != len(vec.ranges):
             raise SyscallError(errno.EINVAL)
         check_range(FvrangeArgs(0, 0, vec.mode, vec.behavior))
@@ -157,33 +157,24 @@ class Control:
             check_range(FvrangeArgs(start, length, vec.mode, vec.behavior))
         if vec.mode == ioctls.VRANGE_VOLATILE:
             space.require_honoured(vec.behavior)
-        else:
-            await self._purges.settle([(space, (start, length)) for start, length, _ in vec.ranges])
-        done = [
-            (start, length, self._fvrange_now(space, start, length, vec))
-            for start, length, _ in vec.ranges
-        ]
-        if done:
-            self._record_vec(space, vec._replace(ranges=done), tid)
+        parts = [(space, (start, length)) for start, length, _ in vec.ranges]
         if vec.mode == ioctls.VRANGE_VOLATILE:
-            parts = [(space, (start, length)) for start, length, _ in done]
-            purged = await self._aids.after_mark(parts, [found for *_, found in done])
-            done = [(*span, found) for (_, span), found in zip(parts, purged, strict=True)]
+            purged = await self._purges.mark(parts, vec.behavior)
+        else:
+            purged = await self._purges.unmark(parts)
+        if parts:
+            self._record_vec(space, vec, sum(purged), tid)
+        if vec.mode == ioctls.VRANGE_VOLATILE:
+            purged = await self._aids.after_mark(parts, purged)
+        done = [(*span, found) for (_, span), found in zip(parts, purged, strict=True)]
         return vec._replace(ranges=done)
 
-    def _record_vec(self, space: AddressSpace, vec: FvrangeVec, tid: int) -> None:
+    def _record_vec(self, space: AddressSpace, vec: FvrangeVec, purged: int, tid: int) -> None:
         spans = [(start, length) for start, length, _ in vec.ranges]
         if vec.mode == ioctls.VRANGE_VOLATILE:
             self._journal.record("mark", space, spans, behavior=vec.behavior, tid=tid)
         else:
-            purged = sum(purged for *_, purged in vec.ranges)
             self._journal.record("unmark", space, spans, purged=purged, tid=tid)
-
-    @staticmethod
-    def _fvrange_now(space: AddressSpace, start: int, length: int, vec: FvrangeVec) -> int:
-        if vec.mode == ioctls.VRANGE_VOLATILE:
-            return space.mark(start, length, vec.behavior)
-        return space.unmark(start, length)
 
     async def _purge(self, space: AddressSpace, args: FvrangeArgs) -> int:
         if args.mode or args.behavior or args.start + args.length > ioctls.U64_MAX:
@@ -204,7 +195,7 @@ class Control:
             raise SyscallError(errno.EOPNOTSUPP)
 
     async def get_file_xattr(self, space: AddressSpace, name: str) -> bytes:
-        """Raises SyscallError(ENODATA) for what cannot be read."""
+        """Raises SyscallError: ENODATA for what cannot be read, E2BIG for thousands of ranges."""
         if name == xattrs.BLOCKERS:
             found = await self._purges.looks.objections([space])
             return json.dumps(blockers_of(found[space.ino], forbidden(found[space.ino]))).encode()
@@ -212,7 +203,10 @@ class Control:
             raise SyscallError(errno.ENODATA)
         self._addressed.catch_up()
         await self._purges.wait_for_purges(space)
-        return xattrs.format_ranges(self._getters[name](space)).encode()
+        try:
+            return xattrs.format_ranges(self._getters[name](space)).encode()
+        except ValueError:
+            raise SyscallError(errno.E2BIG) from None
 
     async def remove_file_xattr(self, space: AddressSpace, name: str, tid: int) -> None:
         """Unmark the whole file, or acknowledge what was lost. Raises SyscallError."""
@@ -228,7 +222,7 @@ class Control:
     async def _set_volatile(self, space: AddressSpace, text: str, tid: int) -> None:
         spans, behavior = _parse(xattrs.parse_mark, text)
         space.require_honoured(behavior)
-        purged = [space.mark(*span, behavior) for span in spans]
+        purged = await self._purges.mark([(space, span) for span in spans], behavior)
         self._journal.record("mark", space, spans, behavior=behavior, tid=tid)
         await self._aids.after_mark([(space, span) for span in spans], purged)
 

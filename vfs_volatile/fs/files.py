@@ -8,6 +8,8 @@ import stat
 from collections.abc import Coroutine
 from typing import Any
 
+import trio
+
 from vfs_volatile.native import shim  # isort: skip  # must come before pyfuse3
 
 from pyfuse3 import FileHandleT, InodeT, PollHandle, RequestContext
@@ -116,13 +118,15 @@ class Files(Answers):
             await self._purges.make_room(pages_for(length) + 1)
         match mode & ~_FALLOC_KEEP_SIZE:
             case 0:
-                space.allocate(offset, length, keep_size=keep_size)
+                steps = space.allocating(offset, length, keep_size=keep_size)
             case _ if mode == _FALLOC_PUNCH_HOLE | _FALLOC_KEEP_SIZE:
-                space.punch_hole(offset, length)
+                steps = space.punching(offset, length)
             case _ if mode & ~_FALLOC_KEEP_SIZE == _FALLOC_ZERO_RANGE:
-                space.zero_range(offset, length, keep_size=keep_size)
+                steps = space.zeroing(offset, length, keep_size=keep_size)
             case _:
                 raise SyscallError(errno.EOPNOTSUPP)
+        for _ in steps:
+            await trio.lowlevel.checkpoint()
         inode.touch_written()
 
     async def lseek(self, fh: int, offset: int, whence: int) -> int:

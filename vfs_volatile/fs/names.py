@@ -7,6 +7,8 @@ import stat
 from collections.abc import Sequence
 from typing import Any
 
+import trio
+
 from vfs_volatile.native import shim  # isort: skip  # must come before pyfuse3
 
 import pyfuse3
@@ -135,7 +137,8 @@ class Names(Answers):
         found.pull_times()
         if fields.update_size:
             space = space_of(found)
-            space.truncate(attr.st_size)
+            for _ in space.truncating(attr.st_size):
+                await trio.lowlevel.checkpoint()
             found.touch_written()
         if fields.update_mode:
             found.mode = stat.S_IFMT(found.mode) | stat.S_IMODE(attr.st_mode)

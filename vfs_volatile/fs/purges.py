@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import trio
@@ -30,6 +30,7 @@ from vfs_volatile.core.durations import Durations
 from vfs_volatile.core.history import Cause, History
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import PageSpan, page_set, runs
+from vfs_volatile.core.ranges import AT_ONCE
 from vfs_volatile.core.reclaim import Round, Victim, still_allowed
 from vfs_volatile.core.volatility import Drain
 from vfs_volatile.fs.anonymous import Anonymous
@@ -98,13 +99,19 @@ class Purges:
         self.history = History()
 
     async def purge(self, space: AddressSpace, spans: list[ByteSpan]) -> None:
-        """Purge the volatile pages wholly in ``spans`` now, page-exact, whatever the budget."""
+        """Purge the volatile pages wholly in ``spans`` now, page-exact, whatever the budget.
+
+        Takes many ranges in steps, each with a look of its own.
+        """
         newest = self._memory.newest_age
+        for first, end in merged(space.span_of(*span) for span in spans):
+            for piece in space.pieces(first * PAGE_SIZE, (end - first) * PAGE_SIZE):
+                await self._purge(space, piece, newest)
+
+    async def _purge(self, space: AddressSpace, piece: ByteSpan, newest: int) -> None:
         found = (await self.looks.objections([space]))[space.ino]
         barred = forbidden(found)
-        pages = BitMap()
-        for span in spans:
-            pages |= page_set(space.span_of(*span))
+        pages = page_set(space.span_of(*piece))
         if kept := space.volatility.still_to_lose(pages & barred):
             self.blocked += 1
             self._news.kept(space, PageSpan(kept.min(), kept.max() + 1), found, Cause.REQUEST)
@@ -138,10 +145,35 @@ class Purges:
                     drains = await self._begin(batch, this, Cause.WRITER)
                     self._start_finishing(drains, Cause.WRITER)
 
+    async def mark(self, parts: list[Part], behavior: int) -> list[int]:
+        """VOLATILE for ``parts``; the bytes of each that were purged already.
+
+        At one moment, unless they are very many or make very many ranges.
+        """
+        purged = []
+        for number, (space, span) in enumerate(parts, 1):
+            steps = space.marking(*span, behavior)
+            next(steps, None)
+            for _ in steps:
+                await trio.lowlevel.checkpoint()
+            purged.append(space.purged_bytes(*span))
+            if number % AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
+        return purged
+
     async def unmark(self, parts: list[Part], *, record_lost: bool = False) -> list[int]:
-        """NONVOLATILE for ``parts``, all at one moment; the bytes of each that were purged."""
-        await self.settle(parts)
-        return [space.unmark(*span, record_lost=record_lost) for space, span in parts]
+        """NONVOLATILE for ``parts``; the bytes of each that were purged.
+
+        At one moment, unless they meet very many ranges: each page is unmarked once.
+        """
+        purged = [0] * len(parts)
+        for index, batch in enumerate(_batches(parts)):
+            if index:
+                await trio.lowlevel.checkpoint()
+            await self.settle([part for _, part in batch])
+            for number, (space, span) in batch:
+                purged[number] += space.unmark(*span, record_lost=record_lost)
+        return purged
 
     async def settle(self, parts: list[Part]) -> None:
         """Return at a moment when ``parts`` may be taken back, at once.
@@ -163,9 +195,15 @@ class Purges:
 
         Of the inode, not of one open file: the RFC of April 2013 acted on each last fput().
         """
-        await self.settle([(space, (0, 0))])
-        if inode.openers is None and space.volatility.pages:
-            self._news.ended(space, space.unmark(0, 0))
+        purged = 0
+        had_marks = space.volatility.pages > 0
+        for piece in space.pieces(0, 0):
+            await self.settle([(space, piece)])
+            if inode.openers is not None:
+                return
+            purged += space.unmark(*piece)
+        if had_marks:
+            self._news.ended(space, purged)
 
     async def wait_for_purges(self, space: AddressSpace) -> None:
         """Return when the purges of a file that are under way now have ended.
@@ -298,3 +336,32 @@ class Purges:
     def _announce(self) -> None:
         self._drain_ended.set()
         self._drain_ended = trio.Event()
+
+
+def merged(spans: Iterable[PageSpan]) -> list[PageSpan]:
+    """The same pages in spans that neither meet nor touch, in order."""
+    found: list[PageSpan] = []
+    for span in sorted(spans):
+        if found and span.first <= found[-1].end:
+            found[-1] = PageSpan(found[-1].first, max(found[-1].end, span.end))
+        elif span:
+            found.append(span)
+    return found
+
+
+def _batches(parts: list[Part]) -> Iterator[list[tuple[int, Part]]]:
+    """Pieces of ``parts`` with the number of the part, so many that they meet AT_ONCE ranges or so.
+
+    Each batch is made as the ranges are when it is asked for.
+    """
+    batch: list[tuple[int, Part]] = []
+    cost = 0
+    for number, (space, span) in enumerate(parts):
+        for piece in space.pieces(*span):
+            batch.append((number, (space, piece)))
+            cost += 1 + space.volatility.ranges.number_in(space.touched(*piece))
+            if cost > AT_ONCE:
+                yield batch
+                batch, cost = [], 0
+    if batch:
+        yield batch

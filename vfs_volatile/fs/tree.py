@@ -29,10 +29,17 @@ class Tree:
     and that a directory is not moved into itself.
     """
 
-    def __init__(self, memory: Memory, make_store: Callable[[], PageStore]) -> None:
+    def __init__(
+        self,
+        memory: Memory,
+        make_store: Callable[[], PageStore],
+        clear_away: Callable[[AddressSpace], None] = AddressSpace.close,
+    ) -> None:
         # -- dependencies --
         self._memory = memory
         self._make_store = make_store
+        self._clear_away = clear_away
+        """Gives back what a file that has gone held."""
         # -- constant --
         self.max_inodes = total_memory() // PAGE_SIZE // 2
         """As tmpfs has it (nr_inodes in tmpfs(5))."""
@@ -261,4 +268,4 @@ class Tree:
         if inode.nlink == 0 and inode.lookups <= 0:
             del self.inodes[inode.number]
             if inode.space is not None:
-                inode.space.close()
+                self._clear_away(inode.space)

@@ -1,0 +1,106 @@
+"""One who works on very many ranges does not keep the others waiting, nor is it costly to ask."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.errnos import errno_of
+from tests.support.files import FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, VFile, fallocate
+from tests.support.fvrange import PAGE
+from tests.support.mount import Mount, MountFactory
+from tests.support.waiting import eventually
+from vfs_volatile.abi.ioctls import FVRANGE_IOC_VEC, VEC_MAX, VRANGE_VOLATILE, FvrangeVec
+
+RANGES = 40 * VEC_MAX
+SIZE = 2 * RANGES * PAGE
+ACTS: dict[str, Callable[[VFile], object]] = {
+    "mark what is between": lambda file: file.mark(),
+    "purge": lambda file: file.purge(),
+    "purge by 16 thousand equal ranges": lambda file: file.set_attribute(
+        "purge", ",".join(["0+0"] * 16000)
+    ),
+    "unmark": lambda file: file.unmark(),
+    "punch": lambda file: fallocate(file.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, SIZE),
+    "truncate": lambda file: os.ftruncate(file.fd, 0),
+}
+
+
+def vec(file: VFile, spans: list[tuple[int, int]]) -> None:
+    call = FvrangeVec(VRANGE_VOLATILE, 0, [(*span, 0) for span in spans])
+    fcntl.ioctl(file.fd, FVRANGE_IOC_VEC, bytearray(call.pack()), True)
+
+
+@pytest.fixture
+def crowded(mount: MountFactory) -> tuple[Mount, VFile]:
+    """A file in which every second page holds data and is a range of its own."""
+    mounted = mount(budget="1G", deadline=90)
+    file = mounted.open("file")
+    for at in range(0, SIZE, 1 << 20):
+        os.pwrite(file.fd, bytes([1]) * min(1 << 20, SIZE - at), at)
+    for first in range(0, 2 * RANGES, 2 * VEC_MAX):
+        vec(file, [(page * PAGE, PAGE) for page in range(first, first + 2 * VEC_MAX, 2)])
+    return mounted, file
+
+
+def worst_wait(mounted: Mount, act: Callable[[], object]) -> tuple[float, float]:
+    """How long ``act`` took, and how long somebody else waited at most meanwhile, in seconds."""
+    over = threading.Event()
+    waits = [0.0]
+
+    def ask() -> None:
+        while not over.is_set():
+            begun = time.monotonic()
+            os.statvfs(mounted.path)
+            waits.append(time.monotonic() - begun)
+
+    other = threading.Thread(target=ask)
+    other.start()
+    begun = time.monotonic()
+    act()
+    took = time.monotonic() - begun
+    over.set()
+    other.join()
+    return took, max(waits)
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_others_are_served_meanwhile(crowded: tuple[Mount, VFile], act: str) -> None:
+    """Each of these is one short call; none of it may be quadratic."""
+    mounted, file = crowded
+    took, waited = worst_wait(mounted, lambda: ACTS[act](file))
+    assert waited < max(0.15, took / 4), f"took {took:.3f} s"
+    assert took < 10
+
+
+def test_what_is_volatile_already_costs_little(crowded: tuple[Mount, VFile]) -> None:
+    _, file = crowded
+    file.mark()
+    begun = time.monotonic()
+    vec(file, [(0, 0)] * VEC_MAX)
+    assert time.monotonic() - begun < 1
+
+
+def test_deleting_it_keeps_nobody_waiting(crowded: tuple[Mount, VFile]) -> None:
+    mounted, file = crowded
+    os.unlink(file.path)
+
+    def close() -> None:
+        file.close()
+        assert eventually(lambda: mounted.number("volatile") == 0)
+
+    took, waited = worst_wait(mounted, close)
+    assert mounted.resident == 0
+    assert waited < max(0.15, took / 4)
+
+
+def test_what_an_attribute_cannot_hold_is_said_at_once(crowded: tuple[Mount, VFile]) -> None:
+    _, file = crowded
+    assert errno_of(file.attribute, "volatile") == "E2BIG"
+    file.unmark()
+    assert file.attribute("volatile") == ""

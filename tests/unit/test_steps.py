@@ -1,0 +1,99 @@
+"""Work on very many ranges goes in steps: none is long, and together they do what one would."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.support.space import File, P
+from vfs_volatile.core.pages import PageSpan
+from vfs_volatile.core.ranges import AT_ONCE
+from vfs_volatile.fs.purges import merged
+
+RANGES = 3 * AT_ONCE + 10
+
+
+@pytest.fixture
+def file() -> File:
+    """Every second page is a range of its own; the first half of the pages holds data."""
+    made = File(size=4 * RANGES)
+    made.truncate(2 * RANGES * P)
+    for page in range(0, 2 * RANGES, 2):
+        made.mark(page * P, P, 0)
+    for page in range(0, RANGES, 256):
+        made.write(page * P, b"x" * 256 * P)
+    return made
+
+
+def ranges(file: File) -> int:
+    return len(file.volatility.ranges)
+
+
+def largest_step(file: File, steps: Iterator[None]) -> int:
+    """The most that the number of ranges has changed in one step."""
+    before, largest = ranges(file), 0
+    for _ in steps:
+        largest = max(largest, abs(ranges(file) - before))
+        before = ranges(file)
+    return largest
+
+
+def unmarking(file: File) -> Iterator[None]:
+    for piece in file.pieces(0, 0):
+        file.unmark(*piece)
+        yield
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [lambda file: file.marking(0, 0, 0), unmarking, lambda file: file.truncating(P)],
+    ids=["mark", "unmark", "truncate"],
+)
+def test_no_step_is_long(file: File, steps: Callable[[File], Iterator[None]]) -> None:
+    assert AT_ONCE / 2 < largest_step(file, steps(file)) <= AT_ONCE + 1
+    file.check()
+
+
+def test_a_mark_in_steps_is_one_mark(file: File) -> None:
+    file.mark(0, 0, 0)
+    assert ranges(file) == 2 * RANGES
+    ages = {entry.age for entry in file.volatility.ranges if entry.first % 2}
+    assert len(ages) == 1
+    file.check()
+
+
+def test_pieces_are_the_whole(file: File) -> None:
+    for start, length in ((0, 0), (5, 3000 * P + 7), (P, P), (0, 1 << 44), (9000 * P, 1)):
+        pieces = list(file.pieces(start, length))
+        at = start
+        for begin, size in pieces[:-1]:
+            assert begin == at
+            at = begin + size
+            assert at % P == 0
+        assert pieces[-1] == (at, start + length - at if length else 0)
+
+
+def test_an_unmark_in_steps_reports_everything(file: File) -> None:
+    spans = [PageSpan(0, 2 * RANGES)]
+    file.end_purge(file.begin_purge(spans, file.memory.newest_age))
+    expected = file.purged_bytes(0, 0)
+    assert expected == sum(file.unmark(*piece) for piece in file.pieces(0, 0)) > 0
+    assert ranges(file) == 0
+    file.check()
+
+
+def test_zeroing_and_punching_in_steps(file: File) -> None:
+    file.zero_range(3, 2 * RANGES * P, keep_size=False)
+    assert len(file.resident) == 2 * RANGES + 1
+    assert file.size == 2 * RANGES * P + 3
+    for _ in file.punching(0, 2 * RANGES * P):
+        pass
+    assert list(file.resident) == [2 * RANGES]
+    assert ranges(file) == RANGES, "volatility stays"
+    file.check()
+
+
+def test_spans_are_merged() -> None:
+    spans = [PageSpan(5, 7), PageSpan(0, 2), PageSpan(6, 9), PageSpan(2, 3), PageSpan(8, 8)]
+    assert merged(spans) == [PageSpan(0, 3), PageSpan(5, 9)]
