@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import subprocess
@@ -156,6 +157,19 @@ def test_the_budget_wakes_too(mount: MountFactory) -> None:
     mounted.set_root("budget", str(8 * PAGE))
     assert waiting.end() == select.POLLPRI
     assert waiting.saw == (list(range(16)), "X" * 16)
+
+
+def test_a_file_whose_data_pass_us_by_wakes_too(mount: MountFactory) -> None:
+    mounted = mount(access="zero")
+    file = mounted.file("file", 4)
+    assert os.getxattr(file.path, "user.fvrange.data_path").startswith(b"passthrough")
+    file.mark()
+    waiting = Waiting(file)
+    file.purge(0, PAGE)
+    assert waiting.end() == select.POLLPRI
+    assert waiting.saw == ([0], "0bcd")
+    (found,) = json.loads(os.getxattr(mounted.path, "user.vfs_volatile.files.volatile"))
+    assert (found["resident"], found["purged"]) == (3 * PAGE, PAGE)
 
 
 def test_an_unlinked_file_wakes_too(file: VFile) -> None:

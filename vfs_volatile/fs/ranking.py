@@ -26,13 +26,13 @@ serves."""
 def _droppable(space: AddressSpace) -> int:
     """At most: there may be holes among the volatile pages."""
     volatility = space.volatility
-    return min(len(space.resident), volatility.pages - len(volatility.purged))
+    return min(space.held, volatility.pages - len(volatility.purged))
 
 
 _ORDERS: dict[str, Callable[[AddressSpace], int]] = {
     "volatile": _droppable,
     "purged": lambda space: len(space.volatility.purged),
-    "resident": lambda space: len(space.resident),
+    "resident": lambda space: space.held,
 }
 """By name: pages of a file."""
 
