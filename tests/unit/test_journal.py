@@ -133,7 +133,7 @@ def test_an_answer_is_bounded_and_the_next_goes_on(stage: Stage) -> None:
     space = stage.tree.make(b"file", parent=deep).space
     for _ in range(50):
         stage.journal.record("mark", space)
-    assert len(stage.journal.after(0)) <= 32 << 10
+    assert len(stage.journal.after(0)) <= 16 << 10
     assert stage.read()["next"] == len(stage.read()["events"]) < 50
     assert stage.read()["more"]
     assert len(stage.events()) == 50

@@ -18,8 +18,8 @@ from vfs_volatile.fs.inode import Inode
 
 _KEPT = 8192
 """Events; each takes half a KiB or less."""
-ANSWER_BYTES = 32 << 10
-"""What one answer holds at most. The kernel takes 64 KiB (XATTR_SIZE_MAX)."""
+ANSWER_BYTES = 16 << 10
+"""What one answer holds at most: a millisecond's work. The kernel takes 64 KiB (XATTR_SIZE_MAX)."""
 
 Kind = Literal["mark", "unmark", "purge", "block", "budget"]
 
@@ -52,6 +52,10 @@ class Journal:
         """Events since the mount was made."""
         self.unmarked_purged = 0
         """Bytes that were found purged by those who took them back."""
+        self._asked = -1
+        self._answered_at = 0
+        """Number of the next event when the last question was answered."""
+        self._answer = b""
 
     def record(
         self,
@@ -85,7 +89,16 @@ class Journal:
         self._next += 1
 
     def after(self, number: int) -> bytes:
-        """JSON of the events from ``number`` on, as many as fit; beyond the end there are none."""
+        """JSON of the events from ``number`` on, as many as fit; beyond the end there are none.
+
+        Who reads an attribute asks for its size first (getxattr(2)): that is answered once.
+        """
+        if number != self._asked or self._answered_at != self._next:
+            self._asked, self._answered_at = number, self._next
+            self._answer = self._events_from(number)
+        return self._answer
+
+    def _events_from(self, number: int) -> bytes:
         first = min(max(number, self._next - _KEPT), self._next)
         texts, end = within(map(self._text, range(first, self._next)), ANSWER_BYTES)
         head = {
