@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.actor import compile_probe
 from tests.support.mount import DEFAULT_DEADLINE, Mount, MountFactory
+from tests.support.sleeper import Sleeper, compile_sleeper
 from tests.support.watchdog import Watchdog
 
 
@@ -41,6 +42,25 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 def probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The compiled ``probe.c``."""
     return compile_probe(tmp_path_factory.mktemp("probe"))
+
+
+@pytest.fixture(scope="session")
+def sleeper_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compiled ``sleeper.c``."""
+    return compile_sleeper(tmp_path_factory.mktemp("sleeper"))
+
+
+@pytest.fixture
+def sleepers(sleeper_program: Path) -> Iterator[Callable[[Path], Sleeper]]:
+    """Starts processes that sleep between orders, each with a file; ended after the test."""
+    with contextlib.ExitStack() as started:
+
+        def start(file: Path) -> Sleeper:
+            sleeper = Sleeper(sleeper_program, file)
+            started.callback(sleeper.end)
+            return sleeper
+
+        yield start
 
 
 @pytest.fixture(scope="session")

@@ -40,8 +40,6 @@ class Sleeper:
         assert self._process.stdin is not None
         os.write(self._process.stdin.fileno(), order.encode())
         self._await(order)
-        if order == "x":
-            self._await("h")
 
     def other_does(self, order: str) -> None:
         """The thread or child does."""
@@ -69,3 +67,5 @@ class Sleeper:
         poll.register(self._process.stdout, select.POLLIN)
         assert poll.poll(1000 * SECONDS), f"no answer to {answer}"
         assert os.read(self._process.stdout.fileno(), 1).decode() == answer
+        if answer == "x":
+            self._await("h")

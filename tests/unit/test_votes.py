@@ -36,6 +36,17 @@ def votes(space: AddressSpace) -> Votes:
     return space.votes
 
 
+def test_a_file_without_votes_keeps_none(space: AddressSpace) -> None:
+    """It is a quarter of a KiB for each file."""
+    space.mark(0, 0, 0)
+    purge(space, 0, 2)
+    fill(space, 0, "z")
+    space.unmark(0, 0)
+    space.truncate(PAGE_SIZE)
+    assert not space.ballots
+    assert space._votes is None
+
+
 def fill(space: AddressSpace, page: int, letter: str) -> None:
     space.write(page * PAGE_SIZE, letter.encode() * PAGE_SIZE)
 

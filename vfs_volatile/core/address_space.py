@@ -13,11 +13,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from pyroaring import BitMap
 
+from vfs_volatile.core.consent import Ballot, Process
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import (
     LAST_PAGE,
@@ -65,8 +66,8 @@ class AddressSpace:
     """The pages of one file and what may be done to them."""
 
     __slots__ = (
-        "_size", "direct", "ino", "keeps_pages", "memory", "resident", "store", "volatility",
-        "votes",
+        "_size", "_votes", "direct", "ino", "keeps_pages", "memory", "resident", "store",
+        "volatility",
     )  # fmt: skip
 
     def __init__(self, ino: int, memory: Memory, store: PageStore) -> None:
@@ -86,7 +87,20 @@ class AddressSpace:
         # of file (FALLOC_FL_KEEP_SIZE).
         self.resident = BitMap()
         self.volatility = Volatility(self, memory, self.resident)
-        self.votes = Votes(self)
+        self._votes: Votes | None = None
+        """Made when the first is cast: most files never have any."""
+
+    @property
+    def votes(self) -> Votes:
+        """What processes have said of it by mvrange, or may say now."""
+        if self._votes is None:
+            self._votes = Votes(self)
+        return self._votes
+
+    @property
+    def ballots(self) -> Mapping[Process, Ballot]:
+        """Its votes, by process; not to be changed."""
+        return self._votes.ballots if self._votes else {}
 
     @property
     def size(self) -> int:
@@ -167,7 +181,8 @@ class AddressSpace:
         self._make_resident(pages_touched(offset, end))
         covered = pages_covered(offset, end, self.size)
         self.volatility.rewritten(covered)
-        self.votes.rewritten(covered)
+        if self._votes:
+            self._votes.rewritten(covered)
         return end - offset
 
     def write_back(self, offset: int, data: bytes | memoryview) -> None:
@@ -204,7 +219,8 @@ class AddressSpace:
         self.look(beyond)
         self._drop(beyond)
         self.volatility.truncate(keep)
-        self.votes.truncate(keep)
+        if self._votes:
+            self._votes.truncate(keep)
         self.store.truncate(size)
         self._size = size
 
@@ -326,9 +342,11 @@ class AddressSpace:
             if record_lost:
                 self.volatility.lost |= purged
             self.restore(purged)
-            self.votes.told(purged)
+            if self._votes:
+                self._votes.told(purged)
         self.volatility.unmark(span)
-        self.votes.ended(span)
+        if self._votes:
+            self._votes.ended(span)
         return found
 
     def restore(self, purged: BitMap) -> None:
@@ -442,7 +460,8 @@ class AddressSpace:
         """The kernel holds nothing older than the purge any more."""
         if drain in self.volatility.drains:
             self.volatility.drains.remove(drain)
-        self.votes.settled()
+        if self._votes:
+            self._votes.settled()
 
     def draining(self, span: PageSpan) -> bool:
         """Is a purge under way on one of these pages?"""

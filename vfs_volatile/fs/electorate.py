@@ -8,8 +8,10 @@ import trio
 
 from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.processes.connector import Event, Exec, Fork, ProcessEvents, ThreadEnd
-from vfs_volatile.processes.identity import ProcessId, identify, look_at
+from vfs_volatile.processes.identity import ProcessId, look_at
+from vfs_volatile.processes.kernel import Kernel
 from vfs_volatile.processes.openers import boot_ticks
+from vfs_volatile.processes.roll import Roll
 
 
 class Electorate:
@@ -23,6 +25,8 @@ class Electorate:
     def __init__(self, events: ProcessEvents | None) -> None:
         # -- dependencies --
         self._events = events
+        self._roll = Roll(Kernel())
+        """Of all voters."""
         # -- mutable --
         self._complete = events is not None
         """Has every birth been seen? No more once the kernel has dropped events."""
@@ -40,13 +44,14 @@ class Electorate:
     def voted(self, process: ProcessId, space: AddressSpace, ticks: int) -> None:
         """``process`` votes on ``space`` now; call catch_up() before it does."""
         self._voters.setdefault(process, set()).add(space)
+        self._roll.add(process)
         self._by_pid[process.pid] = process
         self._last_vote[process] = ticks
 
     def catch_up(self) -> None:
         """Take in all that has happened to voters until now."""
         self._take_in_events()
-        ended = [process for process in self._voters if identify(process.pid) != process]
+        ended = self._roll.call()
         if ended:
             self._take_in_events()  # what they did before they ended: their children inherit
         for process in ended:
@@ -116,5 +121,6 @@ class Electorate:
         if self._by_pid.get(process.pid) == process:
             del self._by_pid[process.pid]
         self._last_vote.pop(process, None)
+        self._roll.remove(process)
         for space in self._voters.pop(process, set()):
             space.votes.drop(process)

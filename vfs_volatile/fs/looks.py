@@ -66,7 +66,7 @@ class Looks:
         return {space.ino: self._objections(space, found.of(space.ino)) for space in spaces}
 
     def _objections(self, space: AddressSpace, mappers: list[Mapper]) -> list[Objection]:
-        if not mappers and not space.votes.ballots:
+        if not mappers and not space.ballots:
             return []
         inode = self._inodes.get(space.ino)
         span = space.span_of(0, 0)
@@ -77,7 +77,7 @@ class Looks:
             page_set(span),
             space.volatility.marked(span) if self._rules.votes else BitMap(),
             mappers,
-            space.votes.ballots,
+            space.ballots,
             unlinked=inode is not None and inode.nlink == 0,
         )
         return [objection for objection in found if objection.pages]

@@ -97,16 +97,26 @@ class Kernel:
 
     def tells_who_slept(self) -> bool:
         """Does this kernel tell all that is needed to know who has not run?"""
-        if self._compare is None or _release() < _FIRST_RELEASE:
+        own = os.getpid()
+        try:
+            return (
+                self._compare is not None
+                and self.tells_who_runs()
+                and self.compare(own, own) == SAME_MEMORY
+            )
+        except OSError:
             return False
+
+    def tells_who_runs(self) -> bool:
+        """Do :meth:`turns` and :meth:`is_off_queue` answer?"""
         own = os.getpid()
         try:
             descriptor = self.open_turns(own, own)
-            turns = self.turns(descriptor)
-            self.close(descriptor)
-            return turns.split()[2] != b"0" and self.compare(own, own) == SAME_MEMORY
         except OSError:
             return False
+        turns = self.turns(descriptor)
+        self.close(descriptor)
+        return _release() >= _FIRST_RELEASE and turns.split()[2] != b"0"
 
 
 def _release() -> tuple[int, int]:
