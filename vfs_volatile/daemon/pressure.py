@@ -31,7 +31,7 @@ class PressureGuard:
         while triggers.watched:
             causes = await trio.to_thread.run_sync(triggers.wait, abandon_on_cancel=True)
             try:
-                for cause in causes:
+                for cause in sorted(causes):  # the cgroup's before the system's: it is surely ours
                     await self._answer(cause)
             except Exception:  # a bug here must not take the files of the mount with it
                 log.exception("purging under pressure failed")
