@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.mount import ROOT
-from tests.support.mountinfo import mounts_below
+from tests.support.mountinfo import abort, detach, mounts_below
 from tests.support.waiting import eventually
 
 Run = Callable[..., pytest.RunResult]
@@ -16,7 +19,22 @@ SESSION_SECONDS = 60
 
 
 @pytest.fixture
-def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
+def work(pytester: pytest.Pytester) -> Iterator[Path]:
+    """Where sessions run; what is left mounted there is a failure, and is freed."""
+    yield pytester.path
+    left = mounts_below(pytester.path)
+    for mountpoint, connection in left.items():
+        abort(connection)
+        detach(mountpoint)
+        for process in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                if str(mountpoint).encode() in process.read_bytes().split(b"\0"):
+                    os.kill(int(process.parent.name), signal.SIGKILL)  # it may be stopped
+    assert not left
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester, work: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run pytest on a module of tests, with this plugin and no other."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.setenv("PYTEST_PLUGINS", "vfs_volatile.pytest_plugin")
@@ -26,7 +44,7 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
     def run(module: str, *arguments: str) -> pytest.RunResult:
         pytester.makepyfile(module)
         done = pytester.runpytest_subprocess(*arguments, timeout=SESSION_SECONDS)
-        assert eventually(lambda: mounts_below(Path(pytester.path)) == {}, 1), "a mount is left"
+        assert eventually(lambda: mounts_below(work) == {}, 1), "a mount is left"
         return done
 
     return run
