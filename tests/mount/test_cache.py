@@ -144,6 +144,20 @@ def test_more_keys_than_the_index_has_room_for(fs: Mount) -> None:
         assert all(cache[number] == number for number in there)
 
 
+def test_keys_with_the_same_hash_are_told_apart(
+    cache: VolatileCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As good as impossible; then one of them is lost."""
+    same = cache._place_of(b"anything")
+    monkeypatch.setattr(cache, "_place_of", lambda _: same)
+    cache["one"] = 1
+    assert "other" not in cache
+    cache["other"] = 2
+    assert cache.get("one") is None
+    assert cache["other"] == 2
+    assert list(cache) == ["other"]
+
+
 # ---- what the mount drops ----
 
 

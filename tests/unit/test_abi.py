@@ -224,6 +224,7 @@ def test_bad_marks_are_refused(text: str) -> None:
 def test_import_needs_the_standard_library_alone_and_is_quick() -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r}); import vfs_volatile;"
+        "[getattr(vfs_volatile, name) for name in vfs_volatile.__all__];"
         "print(*{name.partition('.')[0] for name in sys.modules})"
     )
     command = [sys.executable, "-I", "-S", "-c", code]
@@ -235,6 +236,17 @@ def test_import_needs_the_standard_library_alone_and_is_quick() -> None:
     foreign = set(done.stdout.split()) - set(sys.stdlib_module_names) - {"vfs_volatile"}
     assert foreign <= {"__main__"}
     assert min(seconds) < 0.5, "an import that a program does not notice"
+
+
+def test_a_program_loads_what_it_uses_alone() -> None:
+    """The calls of fvrange.h need none of these, and each takes milliseconds."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r}); import vfs_volatile;"
+        "vfs_volatile.fvrange; print(*sys.modules)"
+    )
+    command = [sys.executable, "-I", "-S", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    assert not set(done.stdout.split()) & {"ctypes", "dataclasses", "hashlib", "inspect", "pickle"}
 
 
 def test_the_version_is_that_of_the_project() -> None:

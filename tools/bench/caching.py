@@ -41,7 +41,7 @@ Opener = Callable[[], Any]
 
 def measure(work: Path, quick: bool, say: Callable[[str], None]) -> list[Figures]:
     """Everything in one run; what is compared takes turns."""
-    repetitions, calls = (3, 1000) if quick else (7, 5000)
+    repetitions, calls = (2, 1000) if quick else (7, 5000)
     with (
         volatile_mount(work, _LIMIT_SECONDS) as mount,
         tmpfs_mount(work, 256 * _MIB) as tmpfs,

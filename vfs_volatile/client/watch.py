@@ -10,7 +10,6 @@ import ctypes
 import errno
 import os
 from functools import cache
-from pathlib import Path
 
 from vfs_volatile.client.unmark import Span
 from vfs_volatile.units import PAGE_SIZE
@@ -43,7 +42,8 @@ class Watch:
 @cache
 def _library() -> ctypes.PyDLL:
     """The calls, with the GIL held: they must not run at the same time, and wait for nothing."""
-    library = ctypes.PyDLL(str(Path(__file__).parents[1] / "libfvrange.so"), use_errno=True)
+    package = os.path.dirname(os.path.dirname(__file__))
+    library = ctypes.PyDLL(os.path.join(package, "libfvrange.so"), use_errno=True)
     number = ctypes.POINTER(ctypes.c_uint64)
     library.fvrange_watch_start.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
     library.fvrange_watch_lost.argtypes = [ctypes.c_int, number, number]
