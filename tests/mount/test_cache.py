@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import threading
@@ -14,6 +15,7 @@ from tests.support import fvrange
 from tests.support.mount import Mount, MountFactory
 from tests.support.waiting import eventually
 from vfs_volatile import VolatileCache
+from vfs_volatile.client.cache.layout import State
 
 MIB = 1 << 20
 
@@ -241,6 +243,14 @@ def test_touch_makes_an_entry_young(mount: MountFactory) -> None:
         assert "left" not in cache
 
 
+def test_touch_keeps_the_priority(cache: VolatileCache) -> None:
+    cache.set("dear", 1, priority=5)
+    assert cache.touch("dear") is True
+    assert cache["dear"] == 1
+    filled = State.unpack(os.pread(cache._file.fd, 512, 0)).filling
+    assert [priority for priority in range(8) if filled[priority] is not None] == [5]
+
+
 def test_clear_takes_everything_and_gives_the_memory_back(cache: VolatileCache, fs: Mount) -> None:
     for number in range(100):
         cache[number] = os.urandom(50_000)
@@ -378,6 +388,19 @@ def test_stats_count_what_this_object_saw(cache: VolatileCache) -> None:
     cache.get("key")
     cache.get("none")
     assert cache.stats() == (1, 1, 0, 2)
+
+
+def test_one_that_is_forgotten_in_the_midst_of_a_set_is_not_waited_for(
+    cache: VolatileCache,
+) -> None:
+    """As when the garbage collector runs then."""
+    forgotten = VolatileCache(cache.path)
+    forgotten["key"] = 1
+    with cache._file.writing():
+        del forgotten
+        gc.collect()
+    assert cache["key"] == 1
+    cache["key"] = 2
 
 
 def test_it_can_be_sent_to_another_process(cache: VolatileCache) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import PATHS
 from tests.support import fvrange
 from tests.support.files import FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, fallocate
 from tests.support.fvrange import SIGBUS, ZERO
@@ -175,7 +176,7 @@ def test_after_last_close_it_is_marked_again_when_it_is_opened(mount: MountFacto
         assert cache[KEYS - 1] == value_of(KEYS - 1) * 5
 
 
-@pytest.mark.parametrize("options", [{}, {"o": "passthrough=off"}], ids=["passthrough", "cached"])
+@pytest.mark.parametrize("options", PATHS.values(), ids=PATHS)
 def test_a_full_mount_loses_entries_and_nothing_else(
     mount: MountFactory, options: dict[str, str]
 ) -> None:

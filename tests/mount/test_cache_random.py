@@ -104,9 +104,9 @@ class CacheMachine(RuleBasedStateMachine):
         self.expect(key, self.caches[who].pop(key, MISS))
         self.model.pop((type(key), key), None)
 
-    @rule(who=st.integers(0, 1), key=KEYS, priority=PRIORITIES)
-    def touch(self, who: int, key: Hashable, priority: int) -> None:
-        self.caches[who].touch(key, priority=priority)
+    @rule(who=st.integers(0, 1), key=KEYS)
+    def touch(self, who: int, key: Hashable) -> None:
+        self.caches[who].touch(key)
 
     @rule(who=st.integers(0, 1))
     def look_at_all(self, who: int) -> None:

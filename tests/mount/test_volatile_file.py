@@ -277,6 +277,27 @@ def test_others_who_mark_and_purge_do_not_reach_what_is_pinned(
         assert attack(fs.path / "file") == COUNT * PAGE, "and that too, when it is no longer"
 
 
+def test_pins_work_on_either_data_path(zero_fs: Mount) -> None:
+    """Where purged pages read as zeros."""
+    with VolatileFile(zero_fs.path / "file", size=0) as file:
+        file.write(DATA)
+        file.mark()
+        fvrange_purge(file, *pages(2))
+        with pytest.raises(PurgedError) as failed:
+            file.read()
+        assert failed.value.ranges == [pages(2)]
+        with suppress(LookupError), file.pinned():
+            raise LookupError
+        with file.pinned() as pin:
+            assert pin.purged == [pages(2)]
+            pin.view[2 * PAGE : 3 * PAGE] = b"N" * PAGE
+            fvrange.mark(file.fileno())
+            fvrange_purge(file)
+            assert letters(pin.view) == "abNdefgh"
+        assert letters(file.read()) == "abNdefgh"
+        assert file.unmark() == []
+
+
 def run(program: str, path: Path) -> subprocess.CompletedProcess[str]:
     """Run a Python program of its own, on the file."""
     return subprocess.run(

@@ -45,15 +45,17 @@ class ByteLocks:
         self._turns: dict[int, _Turn] = {}
 
     @contextmanager
-    def held(self, byte: int) -> Iterator[None]:
-        """Hold the lock of ``byte`` (0..2**63-1). Waits for it.
+    def held(self, byte: int, *, wait: bool = True) -> Iterator[None]:
+        """Hold the lock of ``byte`` (0..2**63-1).
 
-        Raises RuntimeError when this very thread holds it, ValueError (closed), OSError.
+        Raises RuntimeError when this very thread holds it, ValueError (closed), OSError:
+        BlockingIOError if it is not to wait and another descriptor holds it.
         """
         turn = self._enter(byte)
         try:
             own = self._descriptor()
-            fcntl.fcntl(own, fcntl.F_OFD_SETLKW, _FLOCK.pack(fcntl.F_WRLCK, 0, byte, 1, 0))
+            command = fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK
+            fcntl.fcntl(own, command, _FLOCK.pack(fcntl.F_WRLCK, 0, byte, 1, 0))
             try:
                 yield
             finally:

@@ -56,9 +56,9 @@ class SharedFile:
         _open_files.add(self)
 
     @contextmanager
-    def writing(self) -> Iterator[State]:
+    def writing(self, *, wait: bool = True) -> Iterator[State]:
         """Be the only writer. Raises OSError, ValueError (closed), CacheFormatError."""
-        with self.locks.held(_WRITERS):
+        with self.locks.held(_WRITERS, wait=wait):
             yield self._state()
 
     @contextmanager
@@ -95,12 +95,12 @@ class SharedFile:
         self.store([(STATE_AT, [state.pack()])])
         fvrange_purge(self.fd, self.geometry.segments_at, self.geometry.size)
 
-    def close(self) -> None:
-        """Mark what was written, and let go of everything."""
+    def close(self, *, wait: bool = True) -> None:
+        """Mark what was written, unless that were to wait and shall not, and let go of it all."""
         if self.fd < 0:
             return
         # The mount may be gone.
-        with contextlib.suppress(OSError, CacheFormatError), self.writing() as state:
+        with contextlib.suppress(OSError, CacheFormatError), self.writing(wait=wait) as state:
             self.log.seal(state)
             self.store([(STATE_AT, [state.pack()])])
         fd, self.fd = self.fd, -1

@@ -85,7 +85,9 @@ class VolatileCache:
         self._geometry = self._file.geometry
         self._read = self._file.memory.read
         self._hits = self._misses = self._lost = self._sets = 0
-        self._close = weakref.finalize(self, self._file.close)
+        # The collector may run it in the midst of a set through another object for the same file:
+        # to wait for that would be to wait for ever.
+        self._finalizer = weakref.finalize(self, self._file.close, wait=False)
 
     @property
     def path(self) -> str:
@@ -160,15 +162,22 @@ class VolatileCache:
                     self._put(state, prefix, (kind, body), priority)
             return value
 
-    def touch(self, key: Hashable, *, priority: int = 0) -> bool:
-        """Store the entry anew, so that it is among the last to be dropped. False if it is gone."""
+    def touch(self, key: Hashable) -> bool:
+        """Store the entry anew, so that it is among the last of its priority to be dropped.
+
+        Returns False if it is gone.
+        """
         prefix = encode_key(key)
+        tag, bucket_at = self._place_of(prefix)
         with self._file.writing() as state:
+            bucket = self._bucket(bucket_at)
             found = self._look(prefix)
-            if found is None:
+            at = find_slot(bucket, tag)
+            if found is None or at < 0:
                 return False
             record, start = found
-            self._put(state, prefix, (record[start : start + 1], record[start + 1 :]), priority)
+            value = record[start : start + 1], record[start + 1 :]
+            self._put(state, prefix, value, Slot.unpack(bucket, at).priority)
         return True
 
     def pop(self, key: Hashable, default: Any = None) -> Any:
@@ -214,7 +223,8 @@ class VolatileCache:
 
     def close(self) -> None:
         """Mark what was written as volatile, and let go of the file. Twice is once."""
-        self._close()
+        self._finalizer.detach()
+        self._file.close()
 
     def __enter__(self) -> Self:
         return self
