@@ -22,12 +22,22 @@ def check_mountpoint(directory: str, real: str) -> None:
     if not os.path.lexists(directory):
         raise UserError(f"{directory} does not exist; create it with: mkdir -p {directory}")
     with explained(directory):
+        _refuse_link_of_another(directory, real)
         if not os.path.isdir(directory):
             raise UserError(f"{directory} is not a directory; give an empty directory")
         if os.listdir(directory):
             raise UserError(f"{directory} is not empty; give an empty directory")
     if os.geteuid() != 0 and not os.access(directory, os.W_OK):  # fusermount3(1) insists on it
         raise UserError(f"{directory} may not be written by you; give a directory of your own")
+
+
+def _refuse_link_of_another(directory: str, real: str) -> None:
+    """In /tmp somebody may have put a link of that name to lead us elsewhere."""
+    link = directory.rstrip("/")
+    if os.path.islink(link) and os.lstat(link).st_uid not in (0, os.geteuid()):
+        raise UserError(
+            f"{directory} is a symbolic link of another user, to {real}; give that instead"
+        )
 
 
 def check_fuse(*, allow_other: bool) -> None:

@@ -44,6 +44,7 @@ from vfs_volatile.fs.purges import Purges
 from vfs_volatile.fs.ranking import Ranking
 from vfs_volatile.fs.remains import clear_away
 from vfs_volatile.fs.tree import ROOT, Tree
+from vfs_volatile.mountinfo import find_mount
 from vfs_volatile.processes.connector import subscribe
 from vfs_volatile.processes.identity import is_dying
 from vfs_volatile.processes.kernel import Kernel
@@ -267,3 +268,8 @@ def _mount(operations: Operations, config: MountConfig) -> None:
     if not shim.took_hold():
         pyfuse3.close(unmount=True)
         raise UserError("the shim did not take hold of libfuse; build it again with 'make setup'")
+    if find_mount(config.mountpoint) is None:
+        pyfuse3.close(unmount=True)
+        raise UserError(
+            f"{config.mountpoint} was replaced while it was mounted; give a directory of your own"
+        )

@@ -102,7 +102,8 @@ class Addressed:
             raise SyscallError(errno.EINVAL)
         if self._rules.mvrange_refused(private=not mapping.shared):
             raise SyscallError(errno.EINVAL)
-        if inode is not handle.inode and not mapping.writable:
+        # One may store to a private mapping of a file that one may only read.
+        if inode is not handle.inode and not (mapping.shared and mapping.writable):
             raise SyscallError(errno.EACCES)
         return inode.space, (piece.start, piece.length)
 

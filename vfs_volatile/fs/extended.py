@@ -33,7 +33,7 @@ class ExtendedAttributes(Answers):
 
     async def get_control(self, ino: int, name: str, caller: shim.Caller) -> bytes:
         found = self._tree.get(ino)
-        if is_private(name):
+        if _is_of_mount(name) or is_private(name):
             self._require_owner(found, caller)
         if _is_of_mount(name):
             return await self._control.get_mount_xattr(name)
@@ -55,8 +55,7 @@ class ExtendedAttributes(Answers):
     ) -> None:
         found = self._tree.get(inode)
         _require_namespace(name)
-        found.xattrs[bytes(name)] = value
-        found.touch_changed()
+        self._tree.set_attribute(found, bytes(name), value)
 
     async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
         found = self._tree.get(inode)
@@ -75,9 +74,7 @@ class ExtendedAttributes(Answers):
     async def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:
         found = self._tree.get(inode)
         _require_namespace(name)
-        if found.xattrs.pop(name, None) is None:
-            raise SyscallError(errno.ENODATA)
-        found.touch_changed()
+        self._tree.remove_attribute(found, bytes(name))
 
     @staticmethod
     def _require_owner(inode: Inode, caller: shim.Caller) -> None:

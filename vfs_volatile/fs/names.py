@@ -164,7 +164,7 @@ class Names(Answers):
         data.f_blocks = self._memory.size_pages
         data.f_bfree = data.f_bavail = self._memory.room
         data.f_files = self._tree.max_inodes
-        data.f_ffree = data.f_favail = self._tree.max_inodes - len(self._tree.inodes)
+        data.f_ffree = data.f_favail = self._tree.free_inodes
         data.f_namemax = NAME_MAX
         return data
 

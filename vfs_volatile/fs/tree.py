@@ -16,6 +16,10 @@ from vfs_volatile.fs.inode import Directory, Inode
 from vfs_volatile.units import PAGE_SIZE, total_memory
 
 ROOT = 1
+_INODE_BYTES = 1024
+"""What tmpfs reckons for an inode (BOGO_INODE_SIZE); its extended attributes take from the same."""
+_ATTRIBUTE_BYTES = 64
+"""What an attribute takes beside its name and value, about."""
 NAME_MAX = 255
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
@@ -44,6 +48,8 @@ class Tree:
         self.max_inodes = total_memory() // PAGE_SIZE // 2
         """As tmpfs has it (nr_inodes in tmpfs(5))."""
         # -- mutable --
+        self._attribute_bytes = 0
+        """What extended attributes hold, names and values."""
         self.inodes: dict[int, Inode] = {}
         self._numbers = count(ROOT)
         # Numbers are never used twice, so a mapping in /proc/PID/maps means one file for good.
@@ -180,6 +186,30 @@ class Tree:
         source.touch_written()
         goal.touch_written()
 
+    @property
+    def free_inodes(self) -> int:
+        """How many more there may be; extended attributes take from the same room, as on tmpfs."""
+        taken = -(-self._attribute_bytes // _INODE_BYTES)
+        return max(0, self.max_inodes - len(self.inodes) - taken)
+
+    def set_attribute(self, inode: Inode, name: bytes, value: bytes) -> None:
+        """Set an extended attribute of an inode. Raises SyscallError(ENOSPC)."""
+        old = inode.xattrs.get(name)
+        added = len(value) - len(old) if old is not None else _ATTRIBUTE_BYTES + len(name + value)
+        if added > self.free_inodes * _INODE_BYTES:
+            raise SyscallError(errno.ENOSPC)
+        self._attribute_bytes += added
+        inode.xattrs[name] = value
+        inode.touch_changed()
+
+    def remove_attribute(self, inode: Inode, name: bytes) -> None:
+        """Raises SyscallError(ENODATA)."""
+        value = inode.xattrs.pop(name, None)
+        if value is None:
+            raise SyscallError(errno.ENODATA)
+        self._attribute_bytes -= _ATTRIBUTE_BYTES + len(name + value)
+        inode.touch_changed()
+
     def forget(self, number: int, lookups: int) -> None:
         """The kernel dropped ``lookups`` references to an inode."""
         inode = self.inodes.get(number)
@@ -190,7 +220,7 @@ class Tree:
     # ---- helpers ----
 
     def _require_inode(self) -> None:
-        if len(self.inodes) >= self.max_inodes:
+        if not self.free_inodes:
             raise SyscallError(errno.ENOSPC)
 
     def _new(self, mode: int, uid: int, gid: int) -> Inode:
@@ -267,5 +297,7 @@ class Tree:
         """Free an inode that neither a name nor the kernel refers to."""
         if inode.nlink == 0 and inode.lookups <= 0:
             del self.inodes[inode.number]
+            for name in list(inode.xattrs):
+                self.remove_attribute(inode, name)
             if inode.space is not None:
                 self._clear_away(inode.space)
