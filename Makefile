@@ -8,7 +8,7 @@ UV := uv==0.13.9
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup can-mount demo test check bench install lock clean
+.PHONY: help setup can-mount demo test soak check bench install lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -24,6 +24,9 @@ demo: can-mount setup ## run the main job on a temporary mount
 
 test: can-mount setup ## run the tests (with CI set, a skipped test has failed)
 	@$(VENV)/python -m pytest -q -p no:randomly $(if $(CI),-p tools.no_skips)
+
+soak: can-mount setup ## half an hour of everything at once (SOAK_SECONDS)
+	@SOAK_SECONDS=$${SOAK_SECONDS:-1800} $(VENV)/python -m pytest -q -p no:randomly -s tests/mount/test_soak.py
 
 check: setup ## check style, types, imports and C warnings
 	@tools/check
