@@ -11,14 +11,18 @@ import subprocess
 import time
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import pytest
 
+from tests.parity.sides import as_user
 from tests.support.fvrange import PAGE, PARTIAL
 from tests.support.mount import ROOT, Mount, MountFactory, command, run
 from tests.support.waiting import eventually
+from vfs_volatile.cli.feed import Feed
+from vfs_volatile.errors import UserError
 
 SECONDS = 10.0
 _SIZES = count(100)
@@ -209,3 +213,17 @@ def test_only_a_mount_has_events(fs: Mount) -> None:
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert str(fs.path) in done.stderr
+
+
+def test_only_the_owner_of_a_mount_may_watch_it(mount: MountFactory) -> None:
+    mounted = mount(**{"allow-other": "-onosuid"})
+    (said,) = as_user(_watch, mounted.path)
+    assert "run as the user who mounted it" in said
+
+
+def _watch(here: Path) -> list[str]:
+    try:
+        Feed(str(here)).read()
+    except UserError as error:
+        return [str(error)]
+    return []

@@ -182,6 +182,24 @@ def test_a_block_says_who_and_why(fs: Mount, file: VFile, reader: Reader) -> Non
     assert json.loads(os.getxattr(fs.path, "user.vfs_volatile.blocked")) == []
 
 
+def test_a_block_by_votes(mount: MountFactory) -> None:
+    mounted = mount(semantics="kim")
+    file = mounted.file("file", 2)
+    silent = mounted.actor(file).map("shared")
+    reader = Reader(mounted)
+    with mmap.mmap(file.fd, 2 * PAGE) as mapped:
+        mvrange(mapped, 2 * PAGE, VRANGE_VOLATILE, fd=file.fd)
+        file.purge()
+        silent.unmap()
+        file.mark()
+        mvrange(mapped, PAGE, VRANGE_NONVOLATILE, fd=file.fd)
+        file.purge()
+        blocks = [event for event in reader.events() if event["event"] == "block"]
+    assert [
+        (by["rule"], by["pid"], by["start"], by["length"]) for event in blocks for by in event["by"]
+    ] == [("not-agreed", silent.pid, 0, 2 * PAGE), ("held", os.getpid(), 0, PAGE)]
+
+
 def test_what_is_not_volatile_or_is_gone_already_is_not_blocked(
     fs: Mount, file: VFile, reader: Reader
 ) -> None:
