@@ -55,12 +55,12 @@ def test_a_shortage_in_the_cgroup_purges_more_and_more(group: Path, mount: Mount
 
     with shortage(group):
         assert eventually(freed, PATIENCE)
-        assert freed() == 16 * MIB, "an eighth, or what makes a purge worth while"
         assert eventually(lambda: freed() == 24 * MIB, PATIENCE)
     assert kept.reads() == "".join(chr(ord("a") + page % 26) for page in range(4 * PAGES))
     assert mounted.resident == 4 * MIB
     last = mounted.stats()["last_purges"]
     assert isinstance(last, list)
+    # An eighth is less than what makes a purge worth while, so that went first; then what was left.
     assert [(purge["cause"], purge["bytes"]) for purge in last] == [
         ("pressure-cgroup", 16 * MIB),
         ("pressure-cgroup", 8 * MIB),
