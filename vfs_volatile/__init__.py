@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from vfs_volatile.client.file import VolatileFile
     from vfs_volatile.client.mapped import mvrange
     from vfs_volatile.client.pinned import Pinned
+    from vfs_volatile.client.sigbus import map_file
     from vfs_volatile.client.unmark import Span
     from vfs_volatile.errors import CacheFormatError, PurgedError
 
@@ -59,6 +60,7 @@ __all__ = [
     "fvrange_many",
     "fvrange_next",
     "fvrange_purge",
+    "map_file",
     "mvrange",
     "vrange_priority",
 ]
@@ -72,6 +74,7 @@ _LATER = {
     "Span": "vfs_volatile.client.unmark",
     "VolatileCache": "vfs_volatile.client.cache.volatile_cache",
     "VolatileFile": "vfs_volatile.client.file",
+    "map_file": "vfs_volatile.client.sigbus",
     "mvrange": "vfs_volatile.client.mapped",
 }
 """What is imported when it is first asked for: a program pays for what it uses."""

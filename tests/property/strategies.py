@@ -31,6 +31,13 @@ extents = st.tuples(borders, borders).map(lambda ends: (min(ends), abs(ends[1] -
 """(start, length) in bytes."""
 ranges = st.one_of(st.just((0, 0)), extents)
 """As extents; length 0 means to the end of file, and half of them are the whole file."""
+rows = st.lists(pages, min_size=2, max_size=6, unique=True).map(
+    lambda ends: [
+        (first * PAGE_SIZE, (end - first) * PAGE_SIZE)
+        for first, end in zip(sorted(ends)[::2], sorted(ends)[1::2], strict=False)
+    ]
+)
+"""Extents of whole pages in order, none of which meets another."""
 some_bytes = extents.filter(lambda extent: extent[1] > 0)
 behaviors = st.sampled_from(
     [

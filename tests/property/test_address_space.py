@@ -35,6 +35,7 @@ from tests.property.strategies import (
     files,
     page_spans,
     ranges,
+    rows,
     some_bytes,
 )
 from tests.support.model import ModelFile
@@ -222,6 +223,29 @@ class Machine(RuleBasedStateMachine):
         )
         assert isinstance(found, int)
         self.witnesses[file].unmarked(*extent, purged, found)
+
+    @rule(file=files, extents=rows | st.lists(ranges, max_size=3), behavior=behaviors)
+    def mark_many(self, file: int, extents: list[tuple[int, int]], behavior: int) -> None:
+        self._both(
+            file,
+            lambda s: s.mark_many(extents, behavior),
+            lambda m: [m.mark(*extent, behavior) for extent in extents],
+        )
+
+    @precondition(lambda self: self.memory.volatile > 0)
+    @rule(file=files, extents=rows)
+    def unmark_many(self, file: int, extents: list[tuple[int, int]]) -> None:
+        for opened in [opened for opened in self.open if opened[0] == file]:
+            self._end(opened)
+        purged = pages_of(self.spaces[file].purged_spans())
+        found = self._both(
+            file,
+            lambda s: s.unmark_many(extents),
+            lambda m: [m.unmark(*extent, record_lost=False) for extent in extents],
+        )
+        assert isinstance(found, list)
+        for extent, bytes_found in zip(extents, found, strict=True):
+            self.witnesses[file].unmarked(*extent, purged, bytes_found)
 
     @precondition(lambda self: any(any(space.lost_spans()) for space in self.spaces))
     @rule(file=files)

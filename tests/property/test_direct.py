@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 from hypothesis import settings
@@ -63,6 +64,9 @@ class Machine(RuleBasedStateMachine):
 
     @rule(extent=some_bytes)
     def store_unseen(self, extent: tuple[int, int]) -> None:
+        self._store(extent)
+
+    def _store(self, extent: tuple[int, int]) -> None:
         offset, length = extent
         self.tag = self.tag % 255 + 1
         self.store.write(offset, bytes([self.tag]) * length)
@@ -117,6 +121,22 @@ class Machine(RuleBasedStateMachine):
                 self._lose(number)
         assert not drain.pages
         self.space.end_purge(drain)
+
+    @rule(extent=ranges, stored=some_bytes)
+    def purge_while_somebody_stores(self, extent: tuple[int, int], stored: tuple[int, int]) -> None:
+        """Between our look and the drop: what comes to a hole then is not dropped unreported."""
+        covered = {n for n in self._covered(*extent) if self.pages[n].volatile}
+        if isinstance(self.store, FakeDirectStore):
+            self.store.before_drop = partial(self._store, stored)
+        before = set(self.space.volatility.purged)
+        drain = self.space.begin_purge([self.space.span_of(*extent)], self.memory.newest_age)
+        self.space.end_purge(drain)
+        if isinstance(self.store, FakeDirectStore):
+            self.store.before_drop = None
+        assert set(self.space.volatility.purged) - before == set(drain.purged) - before
+        assert set(drain.purged) <= covered
+        for number in drain.purged:
+            self._lose(number)
 
     @rule(need=st.integers(1, MAX_PAGES))
     def reclaim(self, need: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from vfs_volatile.core.pages import PageSpan
 from vfs_volatile.units import PAGE_SIZE
@@ -85,6 +85,8 @@ class FakeDirectStore(FakeStore):
     def __init__(self) -> None:
         super().__init__()
         self.length = 0
+        self.before_drop: Callable[[], None] | None = None
+        """What a process does, once, just before pages are dropped."""
 
     def size(self) -> int:
         return self.length
@@ -102,6 +104,12 @@ class FakeDirectStore(FakeStore):
     def write(self, offset: int, data: bytes | memoryview) -> None:
         super().write(offset, data)
         self.length = max(self.length, offset + len(data))
+
+    def drop(self, span: PageSpan) -> None:
+        meanwhile, self.before_drop = self.before_drop, None
+        if meanwhile is not None:
+            meanwhile()
+        super().drop(span)
 
     def truncate(self, size: int) -> None:
         super().truncate(size)

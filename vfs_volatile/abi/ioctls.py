@@ -5,6 +5,7 @@ A request carries its struct in and out by value (``_IOWR``), so it holds no poi
 
 from __future__ import annotations
 
+import itertools
 import struct
 from typing import NamedTuple
 
@@ -55,6 +56,9 @@ FVRANGE_IOC_FVRANGE = _iowr(1, _ARGS.size)
 FVRANGE_IOC_MVRANGE = _iowr(2, _ARGS.size)
 FVRANGE_IOC_NEXT = _iowr(3, _INFO.size)
 FVRANGE_IOC_PURGE = _iowr(4, _ARGS.size)
+FVRANGE_IOC_MAP = _iowr(6, _ARGS.size)
+"""``fvrange_map.h``: these bytes are about to be mapped by a process for which a page that the file
+does not hold is an error; the answer's behavior is VRANGE_ZERO if it must see to that itself."""
 FVRANGE_IOC_VEC = _iowr(5, _VEC_HEAD.size + VEC_MAX * _VEC_RANGE.size)
 
 
@@ -106,7 +110,8 @@ class FvrangeVec(NamedTuple):
     def unpack(cls, raw: bytes) -> FvrangeVec:
         """All that ``raw`` holds of the ranges it says are meant, at most VEC_MAX."""
         count, mode, behavior, reserved, _ = _VEC_HEAD.unpack_from(raw)
-        ranges = list(_VEC_RANGE.iter_unpack(raw[_VEC_HEAD.size :]))[:count]
+        end = _VEC_HEAD.size + min(count, VEC_MAX) * _VEC_RANGE.size
+        ranges = list(_VEC_RANGE.iter_unpack(raw[_VEC_HEAD.size : end]))
         return cls(mode, behavior, ranges, count, reserved)
 
     def pack(self) -> bytes:
@@ -115,5 +120,6 @@ class FvrangeVec(NamedTuple):
             raise ValueError(f"{len(self.ranges)} ranges; one call takes {VEC_MAX} at most")
         purged = sum(purged for *_, purged in self.ranges)
         head = _VEC_HEAD.pack(len(self.ranges), self.mode, self.behavior, 0, purged)
-        body = b"".join(_VEC_RANGE.pack(*entry) for entry in self.ranges)
+        flat = itertools.chain.from_iterable(self.ranges)
+        body = struct.pack(f"={3 * len(self.ranges)}Q", *flat)
         return head + body.ljust(VEC_MAX * _VEC_RANGE.size, b"\0")

@@ -143,6 +143,14 @@ class AddressSpace:
         if self.direct is not None:
             self.volatility.refilled(self.direct)
 
+    @property
+    def reads_zero(self) -> bool:
+        """Do all its purged pages read as zeros, now and after a mark that says nothing of it?"""
+        volatility = self.volatility
+        return volatility.reads_zero_throughout() and (
+            len(volatility.ranges) > 0 or self.memory.zero_by_default
+        )
+
     def require_honoured(self, behavior: int) -> None:
         """Raise SyscallError(EOPNOTSUPP) if touching a purged page cannot be the error asked for:
         the kernel reads a hole as zeros without asking us.
@@ -327,6 +335,36 @@ class AddressSpace:
             page = self.volatility.mark(rest, behavior, age=age, most=AT_ONCE)
             age = age or self.memory.newest_age  # a second step comes only after many gaps
             yield
+
+    def mark_many(self, spans: list[ByteSpan], behavior: int) -> list[int]:
+        """:meth:`mark` for each of ``spans``, in their order, faster."""
+        pages = [self.span_of(*span) for span in spans] if self._in_order(spans) else []
+        if not self.volatility.mark_new(pages, behavior):
+            return [self.mark(*span, behavior) for span in spans]
+        return (
+            [self.purged_bytes(*span) for span in spans]
+            if self.volatility.purged
+            else ([0] * len(spans))
+        )
+
+    def unmark_many(self, spans: list[ByteSpan]) -> list[int]:
+        """:meth:`unmark` for each of ``spans``, in their order, faster."""
+        pages = [self.touched(*span) for span in spans] if self._in_order(spans) else []
+        if self.volatility.purged or not self.volatility.unmark_whole(pages):
+            return [self.unmark(*span) for span in spans]
+        for span in pages if self.votes.ballots else []:
+            self.votes.ended(span)
+        return [0] * len(spans)
+
+    @staticmethod
+    def _in_order(spans: list[ByteSpan]) -> bool:
+        """Does each begin where the one before ends, or behind that?"""
+        at = 0
+        for start, length in spans:
+            if start < at or not length:
+                return False
+            at = start + length
+        return True
 
     def unmark(self, start: int, length: int, *, record_lost: bool = False) -> int:
         """End volatility of every page met; the bytes of exactly this range that were purged.

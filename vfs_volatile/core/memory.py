@@ -42,8 +42,15 @@ class PurgeQueue:
     def add(self, entry: VolatileRange) -> None:
         self._by_order[entry.order] = entry
 
+    def add_all(self, entries: list[VolatileRange]) -> None:
+        self._by_order.update({entry.order: entry for entry in entries})
+
     def discard(self, entry: VolatileRange) -> None:
         self._by_order.pop(entry.order, None)
+
+    def discard_all(self, entries: list[VolatileRange]) -> None:
+        for entry in entries:
+            self.discard(entry)
 
 
 class Memory:
@@ -165,6 +172,11 @@ class Memory:
     def enqueue(self, entry: VolatileRange) -> None:
         """``entry`` holds a resident page: it may be chosen from now on."""
         self.queue.add(entry)
+        self.signal_pressure()
+
+    def enqueue_all(self, entries: list[VolatileRange]) -> None:
+        """Each of ``entries`` holds a resident page."""
+        self.queue.add_all(entries)
         self.signal_pressure()
 
     def signal_pressure(self) -> None:

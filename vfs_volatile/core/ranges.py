@@ -160,6 +160,33 @@ class RangeMap:
         if old.voted:
             self.voted.remove_range(old.first, old.end)
 
+    def add_all(self, new: list[VolatileRange]) -> None:
+        """Add ranges that overlap none and not each other, and are marks."""
+        firsts = [entry.first for entry in new]
+        self._by_first.update(zip(firsts, new, strict=True))
+        self._firsts.update(firsts)
+        for entry in new:
+            self.covered.add_range(entry.first, entry.end)
+
+    def exactly(self, spans: list[PageSpan]) -> list[VolatileRange] | None:
+        """The ranges that ``spans`` are, one by one; None if one of them is none."""
+        found = []
+        for first, end in spans:
+            entry = self._by_first.get(first)
+            if entry is None or entry.end != end:
+                return None
+            found.append(entry)
+        return found
+
+    def remove_all(self, old: list[VolatileRange]) -> None:
+        """Remove ranges that are here."""
+        for entry in old:
+            del self._by_first[entry.first]
+            self.covered.remove_range(entry.first, entry.end)
+            if self.voted:
+                self.voted.remove_range(entry.first, entry.end)
+        self._firsts -= BitMap([entry.first for entry in old])
+
     def check(self) -> None:
         """Raise AssertionError if an invariant does not hold."""
         assert self._firsts == BitMap(self._by_first), "the set of first pages is wrong"

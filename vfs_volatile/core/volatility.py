@@ -164,6 +164,50 @@ class Volatility:
                 self._replace(entry, done, entry.part(entry.span.clip(done), voted=False))
         return done.end
 
+    def mark_new(self, spans: list[PageSpan], behavior: int) -> bool:
+        """As :meth:`mark` for each of ``spans``, which are in order and do not overlap.
+
+        False, and nothing has changed, if one of them is volatile already or empty.
+        """
+        if not all(spans) or not spans:
+            return False
+        hull = PageSpan(spans[0].first, spans[-1].end)
+        if next(self.ranges.overlapping(hull), None) is not None:
+            return False
+        age, space = self._memory.newest_age, self._space
+        new = [
+            VolatileRange(space, span, behavior, number)
+            for number, span in enumerate(spans, age + 1)
+        ]
+        pages = sum(span.end - span.first for span in spans)
+        self._memory.newest_age = age + len(new)
+        self._memory.volatile += pages
+        self.pages += pages
+        self.ranges.add_all(new)
+        if not self.direct and count(self._resident, hull) < hull.end - hull.first:
+            new = [entry for entry in new if count(self._resident, entry.span)]
+        self._memory.enqueue_all(new)
+        return True
+
+    def unmark_whole(self, spans: list[PageSpan]) -> bool:
+        """As :meth:`unmark` for each of ``spans``, none of which has a purged page.
+
+        False, and nothing has changed, if one of them is not exactly a range.
+        """
+        if self.drains or not spans:
+            return False
+        old = self.ranges.exactly(spans)
+        if old is None:
+            return False
+        pages = sum(span.end - span.first for span in spans)
+        self._memory.volatile -= pages
+        self.pages -= pages
+        self.ranges.remove_all(old)
+        self._memory.queue.discard_all(old)
+        if self.idle:
+            self.idle -= BitMap([span.first for span in spans])
+        return True
+
     def unmark(self, span: PageSpan) -> None:
         """Cut ``span`` out of the ranges; what is left of them keeps its age and behavior."""
         self.forget_purged(span)

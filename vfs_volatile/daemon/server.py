@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
@@ -10,6 +11,7 @@ import signal
 import stat
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -26,6 +28,7 @@ from vfs_volatile.daemon.guardian import start_guardian
 from vfs_volatile.daemon.pressure import PressureGuard
 from vfs_volatile.daemon.psi import Triggers
 from vfs_volatile.daemon.purger import Purger
+from vfs_volatile.daemon.session import spare_turns
 from vfs_volatile.daemon.watchdog import Watchdog
 from vfs_volatile.errors import UserError
 from vfs_volatile.fs.addressed import Addressed
@@ -64,6 +67,8 @@ FSNAME = "vfs-volatile"
 _MAX_TASKS = 10_000
 """Requests served at a time. Some wait for others (an unmark for a write-back), so never few."""
 
+_READ_AHEAD_KIB = 512
+"""What a sequential reader is ahead; the kernel's own choice is 128."""
 _STOP_SECONDS = 10.0
 """How long the end of the daemon waits for a purge under way."""
 
@@ -121,6 +126,8 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
     )
     operations = Operations(rules, tree, memory, control, purges, polls, aids, direct)
     _mount(operations, config)
+    _read_further_ahead(own)
+    spare_turns()
     try:
         start_guardian(own.numbers[1])
         async with trio.open_nursery() as nursery:
@@ -228,6 +235,13 @@ def _direct_store(config: MountConfig) -> tuple[DetachedTmpfs | None, str]:
         return None, f"this kernel makes no tmpfs for it: {error.strerror}"
     shim.want_passthrough()
     return tmpfs, ""
+
+
+def _read_further_ahead(own: OwnMount) -> None:
+    """Let the kernel ask for more at a time, if we may: before it asks for anything."""
+    device = "{}:{}".format(*own.numbers)
+    with contextlib.suppress(OSError):  # not root, or no sysfs: as the kernel has it
+        Path(f"/sys/class/bdi/{device}/read_ahead_kb").write_text(str(_READ_AHEAD_KIB))
 
 
 def _scanner(config: MountConfig, own: OwnMount) -> MappingScanner:

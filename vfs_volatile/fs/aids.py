@@ -39,6 +39,11 @@ class DebugAids:
             return str(self._slow_seconds)
         return str(int(self._purge_on_mark))
 
+    @property
+    def may_wait(self) -> bool:
+        """May a mark have to wait for a purge?"""
+        return self._purge_on_mark
+
     async def hold_read(self) -> None:
         """With ``slow_faults``, let a READ wait before anything is looked up for it.
 

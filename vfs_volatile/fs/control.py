@@ -19,6 +19,8 @@ from vfs_volatile.core.address_space import AddressSpace, ByteSpan
 from vfs_volatile.core.consent import forbidden
 from vfs_volatile.core.history import Cause
 from vfs_volatile.core.memory import Memory
+from vfs_volatile.core.pages import MAX_BYTES
+from vfs_volatile.core.ranges import AT_ONCE
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.fs.addressed import Addressed
 from vfs_volatile.fs.aids import NAMES as AIDS
@@ -33,12 +35,15 @@ from vfs_volatile.fs.ranking import Ranking
 from vfs_volatile.units import PAGE_SIZE, pages_for, parse_size
 
 T = TypeVar("T")
+_ALLOCATED_AT_ONCE = 32 << 20
+"""Bytes: some ten milliseconds."""
 _COMMANDS = (
     ioctls.FVRANGE_IOC_FVRANGE,
     ioctls.FVRANGE_IOC_MVRANGE,
     ioctls.FVRANGE_IOC_NEXT,
     ioctls.FVRANGE_IOC_PURGE,
     ioctls.FVRANGE_IOC_VEC,
+    ioctls.FVRANGE_IOC_MAP,
 )
 _DIGITS = 20
 """Of the number of an event."""
@@ -56,6 +61,26 @@ def check_range(args: FvrangeArgs) -> None:
         or args.start + args.length > ioctls.U64_MAX
     ):
         raise SyscallError(errno.EINVAL)
+
+
+def _check_vec(vec: FvrangeVec) -> None:
+    """Raise SyscallError(EINVAL) unless VEC may be called so."""
+    if vec.reserved or vec.counted != len(vec.ranges):
+        raise SyscallError(errno.EINVAL)
+    check_range(FvrangeArgs(0, 0, vec.mode, vec.behavior))
+    if any(start + length > ioctls.U64_MAX for start, length, _ in vec.ranges):
+        raise SyscallError(errno.EINVAL)
+
+
+def _few(space: AddressSpace, spans: list[ByteSpan]) -> bool:
+    """Do ``spans`` meet and make so few ranges that it takes no time?"""
+    if len(space.volatility.ranges) <= AT_ONCE:
+        return True
+    return sum(length or MAX_BYTES for _, length in spans) <= AT_ONCE * PAGE_SIZE
+
+
+def _with_purged(span: ByteSpan, purged: int) -> tuple[int, int, int]:
+    return *span, purged
 
 
 class Control:
@@ -96,6 +121,56 @@ class Control:
 
     # ---- ioctls ----
 
+    def ioctl_at_once(self, handle: Handle, command: int, data: bytes, tid: int) -> bytes | None:
+        """As :meth:`ioctl`, for a call that has nothing to wait for; None if it may have to wait.
+
+        A task costs more than a mark. Raises SyscallError, and nothing has changed then.
+        """
+        space = handle.inode.space
+        if space is None or space.volatility.drains or self._aids.may_wait:
+            return None
+        if command == ioctls.FVRANGE_IOC_NEXT:
+            self._addressed.catch_up()
+            return self._next(handle, space, data)
+        if not handle.writable:
+            return None
+        if command == ioctls.FVRANGE_IOC_FVRANGE:
+            args = FvrangeArgs.unpack(data)
+            check_range(args)
+            span = (args.start, args.length)
+            if not _few(space, [span]):
+                return None
+            purged = self._change_at_once(space, [span], args.mode, args.behavior, tid)
+            return args._replace(purged=purged[0]).pack() if purged else None
+        if command == ioctls.FVRANGE_IOC_VEC:
+            vec = FvrangeVec.unpack(data)
+            _check_vec(vec)
+            spans = [(start, length) for start, length, _ in vec.ranges]
+            if not spans or not _few(space, spans):
+                return None
+            purged = self._change_at_once(space, spans, vec.mode, vec.behavior, tid)
+            if not purged:
+                return None
+            return vec._replace(ranges=list(map(_with_purged, spans, purged))).pack()
+        return None
+
+    def _change_at_once(
+        self, space: AddressSpace, spans: list[ByteSpan], mode: int, behavior: int, tid: int
+    ) -> list[int]:
+        """Mark or unmark; the bytes of each span found purged. Empty if that has to wait."""
+        self._addressed.catch_up()
+        if mode == ioctls.VRANGE_VOLATILE:
+            space.require_honoured(behavior)
+            purged = space.mark_many(spans, behavior)
+            self._journal.record("mark", space, spans, behavior=behavior, tid=tid)
+        elif any(space.zeroed_by_unmark(*span) for span in spans if space.volatility.purged):
+            return []
+        else:
+            purged = space.unmark_many(spans)
+            self._journal.record("unmark", space, spans, purged=sum(purged), tid=tid)
+        self._direct.count()
+        return purged
+
     async def ioctl(self, handle: Handle, command: int, data: bytes, tid: int) -> bytes:
         """Answer one ioctl of thread ``tid``; the struct to hand back.
 
@@ -113,13 +188,14 @@ class Control:
         self._addressed.catch_up()
         if command == ioctls.FVRANGE_IOC_NEXT:
             await self._purges.wait_for_purges(space)
-            handle.told()  # also if there is none
-            return FvrangeInfo(*space.next_run(FvrangeInfo.unpack(data).start)).pack()
+            return self._next(handle, space, data)
         if not handle.writable:
             raise SyscallError(errno.EBADF)
         if command == ioctls.FVRANGE_IOC_VEC:
             return (await self._vec(space, FvrangeVec.unpack(data), tid)).pack()
         args = FvrangeArgs.unpack(data)
+        if command == ioctls.FVRANGE_IOC_MAP:
+            return (await self._map(space, args)).pack()
         match command:
             case ioctls.FVRANGE_IOC_FVRANGE:
                 purged = await self._fvrange(space, args, tid)
@@ -134,6 +210,11 @@ class Control:
     def detached(self, attachment: Attachment) -> None:
         """The open file that stood for a process is closed."""
         self._purges.anonymous.released(attachment)
+
+    @staticmethod
+    def _next(handle: Handle, space: AddressSpace, data: bytes) -> bytes:
+        handle.told()  # also if there is none
+        return FvrangeInfo(*space.next_run(FvrangeInfo.unpack(data).start)).pack()
 
     async def _fvrange(self, space: AddressSpace, args: FvrangeArgs, tid: int) -> int:
         check_range(args)
@@ -150,11 +231,7 @@ class Control:
 
     async def _vec(self, space: AddressSpace, vec: FvrangeVec, tid: int) -> FvrangeVec:
         """FVRANGE for many ranges, all or nothing; at one moment, unless they meet thousands."""
-        if vec.reserved or vec.counted != len(vec.ranges):
-            raise SyscallError(errno.EINVAL)
-        check_range(FvrangeArgs(0, 0, vec.mode, vec.behavior))
-        for start, length, _ in vec.ranges:
-            check_range(FvrangeArgs(start, length, vec.mode, vec.behavior))
+        _check_vec(vec)
         if vec.mode == ioctls.VRANGE_VOLATILE:
             space.require_honoured(vec.behavior)
         parts = [(space, (start, length)) for start, length, _ in vec.ranges]
@@ -181,6 +258,29 @@ class Control:
             raise SyscallError(errno.EINVAL)
         await self._purges.purge(space, [(args.start, args.length)])
         return space.purged_bytes(args.start, args.length)
+
+    async def _map(self, space: AddressSpace, args: FvrangeArgs) -> FvrangeArgs:
+        """Let touching a purged page be SIGBUS for a process that maps these bytes.
+
+        On the direct path no page but purged ones may be missing, as a missing page is an error to
+        that process. Raises SyscallError: EINVAL, ENOSPC, EOPNOTSUPP.
+        """
+        if args.mode or args.behavior or args.start + args.length > ioctls.U64_MAX:
+            raise SyscallError(errno.EINVAL)
+        if space.direct is None:
+            if space.reads_zero:
+                raise SyscallError(errno.EOPNOTSUPP)
+            return args._replace(behavior=ioctls.VRANGE_SIGBUS)
+        space.keeps_pages = True
+        end = min(args.start + args.length, space.size) if args.length else space.size
+        for start in range(args.start, end, _ALLOCATED_AT_ONCE):
+            length = min(_ALLOCATED_AT_ONCE, end - start)
+            await self._purges.make_room(pages_for(length) + 1)
+            space.allocate(start, length, keep_size=True)
+            self._direct.count()
+        return args._replace(
+            behavior=ioctls.VRANGE_ZERO, purged=space.purged_bytes(args.start, args.length)
+        )
 
     # ---- extended attributes of a file ----
 
@@ -244,6 +344,7 @@ class Control:
         text = _text(value)
         if name == xattrs.BUDGET:
             self._memory.set_budget(_parse(parse_size, text) // PAGE_SIZE)
+            self._direct.count()
             budget = self._memory.budget_pages * PAGE_SIZE
             self._journal.record("budget", bytes=budget, tid=tid)
         elif name == xattrs.MOUNT_PURGE:

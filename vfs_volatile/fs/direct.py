@@ -75,6 +75,9 @@ class DirectFiles:
         self._closed: dict[int, _Closed] = {}
         """Those of them that nobody has open."""
         self._stirred = trio.Event()
+        self._asleep = False
+        self._hurry = trio.Event()
+        """Set when the next look is not to wait for its time."""
         self._pause = _LEAST_SECONDS
         self._held = 0
 
@@ -119,7 +122,7 @@ class DirectFiles:
             return True
         pause = _LEAST_SECONDS
         self._closed[inode.number] = _Closed(inode, trio.current_time() + pause, pause)
-        self._stir()
+        self._hurry.set()
         return False
 
     def count(self) -> None:
@@ -139,22 +142,28 @@ class DirectFiles:
     async def watch(self, when_unmapped: WhenUnmapped) -> None:
         """Count while somebody may store, and notice when a file is no longer mapped."""
         while True:
-            self._stirred = trio.Event()
             if not self._live:
-                await self._stirred.wait()
-                continue
+                await self._sleep()
             try:
                 for inode in self._look_at_closed():
                     await when_unmapped(inode)
                 pause = self._look()
+                self._hurry = trio.Event()
             except Exception:  # a bug here must not take the files of the mount with it
                 log.exception("looking at files failed")
                 pause = _MOST_SECONDS
             with trio.move_on_after(pause):
-                await self._stirred.wait()
-            await trio.sleep(_LEAST_SECONDS)  # however often files are opened
+                await self._hurry.wait()
 
     # ---- helpers ----
+
+    async def _sleep(self) -> None:
+        self._stirred = trio.Event()
+        self._asleep = True
+        try:
+            await self._stirred.wait()
+        finally:
+            self._asleep = False
 
     def _reason(self) -> str:
         if not self._why_not and not shim.has_passthrough():
@@ -236,4 +245,6 @@ class DirectFiles:
         return pause
 
     def _stir(self) -> None:
-        self._stirred.set()
+        """Wake the watch if it sleeps until a file is opened; else it looks in time."""
+        if self._asleep:
+            self._stirred.set()

@@ -138,9 +138,13 @@ class Files(Answers):
             await self._purges.flush(inode.number)
         return space_of(inode).seek(offset, whence)
 
-    async def ioctl(self, fh: int, command: int, data: bytes, tid: int) -> bytes:
+    def ioctl(
+        self, fh: int, command: int, data: bytes, tid: int
+    ) -> bytes | Coroutine[Any, Any, bytes]:
         """The calls of fvrange.h. Raises SyscallError."""
-        return await self._control.ioctl(self._handles[fh], command, data, tid)
+        handle = self._handles[fh]
+        answer = self._control.ioctl_at_once(handle, command, data, tid)
+        return self._control.ioctl(handle, command, data, tid) if answer is None else answer
 
     def _created(
         self, inode: Inode, flags: int, caller: shim.Caller

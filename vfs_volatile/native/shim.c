@@ -45,6 +45,7 @@ static void shim_on_remove_control(fuse_req_t, uint64_t ino, const char *name);
 #define SHIM_INIT_PASSTHROUGH (1u << 5) /* FUSE_PASSTHROUGH, in flags2 */
 #define SHIM_OPEN_KEEP_CACHE (1u << 1)
 #define SHIM_OPEN_PASSTHROUGH (1u << 7)
+#define SHIM_MAX_READAHEAD (1u << 20)
 #define SHIM_MAX_STACK_DEPTH 9 /* of fuse_init_out, in words */
 
 struct shim_backing_map {
@@ -112,6 +113,8 @@ static void amend_init(struct fuse_init_out *answer)
 {
 	if (init.flags & FUSE_HANDLE_KILLPRIV_V2)
 		answer->flags |= FUSE_HANDLE_KILLPRIV_V2;
+	/* The kernel takes the lesser of this and what its bdi says (/sys/class/bdi). */
+	answer->max_readahead = SHIM_MAX_READAHEAD;
 	if (wants_passthrough && init.flags2 & SHIM_INIT_PASSTHROUGH) {
 		has_passthrough = 1;
 		answer->flags |= FUSE_INIT_EXT;

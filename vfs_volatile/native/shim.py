@@ -91,7 +91,10 @@ class Handlers(Protocol):
 
     async def lseek(self, fh: int, offset: int, whence: int) -> int: ...
 
-    async def ioctl(self, fh: int, command: int, data: bytes, tid: int) -> bytes: ...
+    def ioctl(
+        self, fh: int, command: int, data: bytes, tid: int
+    ) -> bytes | Coroutine[Any, Any, bytes]:
+        """An answer that takes longer is a coroutine."""
 
     # Extended attributes that are the control interface; all others are pyfuse3's.
 
@@ -275,12 +278,20 @@ def shim_on_ioctl(
     req: Any, fh: int, cmd: int, data: Any, in_size: int, out_size: int, tid: int
 ) -> None:
     taken = bytes(ffi.buffer(data, in_size)) if in_size else b""
-    _answer_later(
-        f"ioctl {cmd:#x}",
-        req,
-        lambda: _handlers.ioctl(fh, cmd, taken, tid),
-        lambda result: lib.fuse_reply_ioctl(req, 0, result, min(len(result), out_size)),
-    )
+
+    def reply(result: bytes) -> None:
+        lib.fuse_reply_ioctl(req, 0, result, min(len(result), out_size))
+
+    try:
+        answer = _handlers.ioctl(fh, cmd, taken, tid)
+    except Exception as error:
+        lib.fuse_reply_err(req, _errno_of(error))
+        return
+    if isinstance(answer, bytes):
+        reply(answer)
+    else:
+        later = answer
+        _answer_later(f"ioctl {cmd:#x}", req, lambda: later, reply)
 
 
 @ffi.def_extern()  # type: ignore[untyped-decorator]
