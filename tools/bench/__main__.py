@@ -1,4 +1,4 @@
-"""python -m tools.bench [--quick] [--json FILE]: measure, and print tables."""
+"""python -m tools.bench [--quick] [--json FILE] [--other DIR]: measure, and print tables."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from rich.console import Console
 
 from tools.bench import caching, core_cost, data_path, deciding, ioctl_cost, purging
 from tools.bench.figures import Figures
+from tools.bench.plot import plot
 
 Say = Callable[[str], None]
 
+_PARTS = ["core", "ioctl", "data", "purging", "deciding", "caching"]
 _LEAST_WIDTH = 110
 """Columns of the widest table."""
 
@@ -29,7 +31,16 @@ def main() -> None:
     """Exit 1 with a line that says why if the machine cannot run it; slowness is no failure."""
     parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="under a minute, on smaller scales")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="also write the figures there, and plots beside it",
+    )
+    parser.add_argument(
+        "--other", type=Path, metavar="DIR", help="a directory of another file system to compare"
+    )
+    parser.add_argument("--only", choices=_PARTS, help="one part of it")
     options = parser.parse_args()
     if os.geteuid() != 0 or shutil.which("gcc") is None:
         sys.exit("bench: needs root (to mount a tmpfs) and gcc; try 'sudo make bench'")
@@ -39,7 +50,7 @@ def main() -> None:
     console = Console(width=max(_LEAST_WIDTH, shutil.get_terminal_size().columns))
     console.print(", ".join(f"{name} {value}" for name, value in machine.items()), highlight=False)
     started = time.monotonic()
-    found = _measure_all(options.quick, _progress(started))
+    found = _measure_all(options, _progress(started))
     for figures in found:
         figures.show(console)
     steep = [row.operation for figures in found for row in figures.rows.values() if row.too_steep]
@@ -51,19 +62,30 @@ def main() -> None:
             "tables": [figures.as_json() for figures in found],
         }
         options.json.write_text(json.dumps(answer, indent=1) + "\n")
+        _plot(found, options.json)
 
 
-def _measure_all(quick: bool, say: Say) -> list[Figures]:
+def _measure_all(options: argparse.Namespace, say: Say) -> list[Figures]:
+    quick = options.quick
     with tempfile.TemporaryDirectory(prefix="vfs-volatile-bench-") as name:
         work = Path(name)
-        return [
-            *core_cost.measure(quick, say),
-            *ioctl_cost.measure(work, quick, say),
-            *data_path.measure(work, quick, say),
-            *purging.measure(work, quick, say),
-            *deciding.measure(work, quick, say),
-            *caching.measure(work, quick, say),
-        ]
+        parts: dict[str, Callable[[], list[Figures]]] = {
+            "core": lambda: core_cost.measure(quick, say),
+            "ioctl": lambda: ioctl_cost.measure(work, quick, say),
+            "data": lambda: data_path.measure(work, quick, say, options.other),
+            "purging": lambda: purging.measure(work, quick, say),
+            "deciding": lambda: deciding.measure(work, quick, say),
+            "caching": lambda: caching.measure(work, quick, say),
+        }
+        wanted = [options.only] if options.only else _PARTS
+        return [figures for part in wanted for figures in parts[part]()]
+
+
+def _plot(found: list[Figures], json_file: Path) -> None:
+    """A plot of each table of data paths, named after the JSON file."""
+    tables = [figures for figures in found if figures.cases[0] == data_path.TMPFS]
+    for number, figures in enumerate(tables, 1):
+        json_file.with_suffix(f".{number}.svg").write_text(plot(figures))
 
 
 def _progress(started: float) -> Say:

@@ -66,14 +66,16 @@ class VolatileMount:
 
 
 @contextmanager
-def volatile_mount(work: Path, seconds: float, **options: str) -> Iterator[VolatileMount]:
+def volatile_mount(
+    work: Path, seconds: float, name: str = "volatile", **options: str
+) -> Iterator[VolatileMount]:
     """Mount below ``work`` with ``--name value`` for each option; freed after ``seconds``.
 
     Freed means that whoever is stuck in the mount gets ENOTCONN and goes on.
     """
-    path = work / "volatile"
+    path = work / name
     path.mkdir()
-    arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
+    arguments = [part for key, value in options.items() for part in (f"--{key}", value)]
     daemon = subprocess.Popen(
         [sys.executable, "-m", "vfs_volatile", "mount", str(path), "-f", *arguments],
         stdin=subprocess.DEVNULL,

@@ -507,6 +507,11 @@ class AddressSpace:
 
     def close(self) -> None:
         """Give everything back: the inode is gone."""
+        if self.direct is not None:  # nobody can reach it any more: no need to look
+            self._forget(PageSpan(0, LAST_PAGE))
+            self.volatility.truncate(0)
+            self.store.close()
+            return
         self.truncate(0)
         self.store.close()
 
@@ -621,6 +626,12 @@ class AddressSpace:
             self.resident.remove_range(*span)
             self.memory.uncharge(dropped, direct=self.direct is not None)
             self.volatility.dropped(span)
+
+    def _forget(self, span: PageSpan) -> None:
+        """Pages of a direct file have gone, or go with its store."""
+        gone = count(self.resident, span)
+        self.resident.remove_range(*span)
+        self.memory.uncharge(gone, direct=True)
 
     def _next_data(self, page: int) -> int | None:
         """The first page from ``page`` on that is resident and not purged."""
