@@ -28,7 +28,6 @@ from vfs_volatile.daemon.guardian import start_guardian
 from vfs_volatile.daemon.pressure import PressureGuard
 from vfs_volatile.daemon.psi import Triggers
 from vfs_volatile.daemon.purger import Purger
-from vfs_volatile.daemon.session import spare_turns
 from vfs_volatile.daemon.watchdog import Watchdog
 from vfs_volatile.errors import UserError
 from vfs_volatile.fs.addressed import Addressed
@@ -127,7 +126,6 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
     operations = Operations(rules, tree, memory, control, purges, polls, aids, direct)
     _mount(operations, config)
     _read_further_ahead(own)
-    spare_turns()
     try:
         start_guardian(own.numbers[1])
         async with trio.open_nursery() as nursery:
