@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import resource
-import select
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from tools.bench.crowds import Crowd, compile_crowd, running
 from tools.bench.figures import Figures
-from tools.bench.mounts import VolatileMount, volatile_mount
+from tools.bench.mounts import VolatileMount, tmpfs_mount, volatile_mount
 from vfs_volatile import VRANGE_NONVOLATILE, VRANGE_VOLATILE, fvrange
 from vfs_volatile.client.calls import fvrange_purge
 from vfs_volatile.native import kcmp, procmap
@@ -23,18 +22,16 @@ from vfs_volatile.processes.maps import OwnMount, Query, query_text
 from vfs_volatile.processes.openers import Openers
 from vfs_volatile.units import PAGE_SIZE
 
-_SOURCE = Path(__file__).with_name("crowd.c")
 _TEXT = "text of maps"
 _ASKED, _SLEPT = "asking all", "asking who ran"
 _LOOKS_TO_LEARN = 2
 """A process that sleeps is asked so often (vfs_volatile/processes/sleepers.py)."""
 _MIB = 1 << 20
 _SIZE = "4G"
+_TMPFS = "tmpfs: truncate"
 _BATCH = 32 * _MIB
 """Bytes of a range: what one look serves at least by budget (vfs_volatile/fs/purges.py)."""
 _LIMIT_SECONDS = 240.0
-_START_SECONDS = 90.0
-_STOP_SECONDS = 30.0
 _WAIT_SECONDS = 60.0
 
 Say = Callable[[str], None]
@@ -49,36 +46,22 @@ class _Scale(NamedTuple):
     mib: int
 
 
-class _Crowd(NamedTuple):
-    """Processes beside those that the machine runs anyhow."""
-
-    name: str
-    others: int
-    mappers: int
-    mappings: int = 0
-
-    @property
-    def processes(self) -> int:
-        return self.others + self.mappers
-
-
 def measure(work: Path, quick: bool, say: Say) -> list[Figures]:
     """All figures of deciding."""
     scale = _Scale(200, 20, 200, 10, 128) if quick else _Scale(1000, 100, 200, 15, 1024)
-    program = work / "crowd"
-    subprocess.run(["gcc", "-O2", "-o", program, _SOURCE], check=True, timeout=60)
+    program = compile_crowd(work)
     with volatile_mount(work, _LIMIT_SECONDS, private="block", size=_SIZE) as mount:
-        return [_looks(mount, program, scale, say), _purges(mount, program, scale, say)]
+        return [_looks(mount, program, scale, say), _purges(mount, work, program, scale, say)]
 
 
 # ---- deciding ----
 
 
 def _looks(mount: VolatileMount, program: Path, scale: _Scale, say: Say) -> Figures:
-    plain = _Crowd("no other files", scale.others, scale.mappers)
-    full = _Crowd(f"{scale.mappings} other files", scale.others, scale.mappers, scale.mappings)
+    plain = Crowd("no other files", scale.others, scale.mappers)
+    full = Crowd(f"{scale.mappings} other files", scale.others, scale.mappers, scale.mappings)
     # Last, so that the ratio is the growth with mappings of other files.
-    crowds = [plain, full, _Crowd("few processes", 0, 1)]
+    crowds = [plain, full, Crowd("few processes", 0, 1)]
     figures = Figures(
         f"Deciding a purge: {scale.others:,} other processes and {scale.mappers} that map the file",
         [crowd.name for crowd in crowds],
@@ -104,11 +87,11 @@ def _looks(mount: VolatileMount, program: Path, scale: _Scale, say: Say) -> Figu
 
 
 def _look_among(
-    mount: VolatileMount, program: Path, crowd: _Crowd, rounds: int, figures: Figures
+    mount: VolatileMount, program: Path, crowd: Crowd, rounds: int, figures: Figures
 ) -> None:
     with (
         _volatile_file(mount, rounds * PAGE_SIZE) as (fd, path),
-        _running(program, crowd, path),
+        running(program, crowd, path),
         _scanners(mount) as scanners,
     ):
         for _ in range(_LOOKS_TO_LEARN):
@@ -129,7 +112,7 @@ def _add_worst(figures: Figures) -> None:
             figures.add(f"{row.operation}, worst", row.unit, case, cell.worst)
 
 
-def _growth_note(figures: Figures, way: str, plain: _Crowd, full: _Crowd) -> str:
+def _growth_note(figures: Figures, way: str, plain: Crowd, full: Crowd) -> str:
     """What one process more and one mapping more cost."""
     cells = figures.rows[way].cells
     least, most, few = (cells[name].median for name in figures.cases)
@@ -144,11 +127,11 @@ def _growth_note(figures: Figures, way: str, plain: _Crowd, full: _Crowd) -> str
 # ---- purging ----
 
 
-def _purges(mount: VolatileMount, program: Path, scale: _Scale, say: Say) -> Figures:
+def _purges(mount: VolatileMount, work: Path, program: Path, scale: _Scale, say: Say) -> Figures:
     crowds = [
-        _Crowd("1 process", 0, 1),
-        _Crowd(f"{scale.mappers} processes", 0, scale.mappers),
-        _Crowd(f"1 among {scale.others:,} others", scale.others, 1, scale.mappings),
+        Crowd("1 process", 0, 1),
+        Crowd(f"{scale.mappers} processes", 0, scale.mappers),
+        Crowd(f"1 among {scale.others:,} others", scale.others, 1, scale.mappings),
     ]
     size = scale.mib * _MIB
     figures = Figures(
@@ -157,7 +140,7 @@ def _purges(mount: VolatileMount, program: Path, scale: _Scale, say: Say) -> Fig
         notes=[
             "Once each, until the kernel has dropped the last page. By force: one look at the",
             "processes; by budget one for each batch, and a batch grows with what a look takes.",
-            "Looking: as the mount counts it.",
+            "Looking: as the mount counts it. tmpfs: the same file and processes, without us.",
             f"The others map {scale.mappings} other files each.",
         ],
     )
@@ -168,17 +151,20 @@ def _purges(mount: VolatileMount, program: Path, scale: _Scale, say: Say) -> Fig
     for crowd in crowds:
         for kind, purge in kinds.items():
             say(f"deciding: {scale.mib} MiB mapped by {crowd.name}, {kind}")
-            with _volatile_file(mount, size) as (fd, path), _running(program, crowd, path):
+            with _volatile_file(mount, size) as (fd, path), running(program, crowd, path):
                 before = mount.milliseconds_looking()
                 seconds = purge(fd)
                 looking = (mount.milliseconds_looking() - before) / 1000
             figures.add(kind, "s", crowd.name, seconds)
             figures.add(f"{kind}, share of looking", "%", crowd.name, 100 * looking / seconds)
+    for crowd in crowds:
+        say(f"deciding: {scale.mib} MiB of a tmpfs mapped by {crowd.name}")
+        figures.add(_TMPFS, "s", crowd.name, _truncate(work, size, program, crowd))
     figures.notes.append(_share_note(figures, crowds))
     return figures
 
 
-def _share_note(figures: Figures, crowds: Sequence[_Crowd]) -> str:
+def _share_note(figures: Figures, crowds: Sequence[Crowd]) -> str:
     """What the time goes to."""
     one, many, _ = (figures.rows["by force"].cells[crowd.name].median for crowd in crowds)
     each = 1e3 * (many - one) / (crowds[1].mappers - crowds[0].mappers)
@@ -187,6 +173,19 @@ def _share_note(figures: Figures, crowds: Sequence[_Crowd]) -> str:
         f"Each process that has loaded the file costs {each:.0f} ms: the kernel takes every page"
         f" from it. {crowds[2].others:,} that have not cost looks: {share:.0f} % of it by budget."
     )
+
+
+def _truncate(work: Path, size: int, program: Path, crowd: Crowd) -> float:
+    """Seconds that the kernel takes to drop ``size`` bytes of a tmpfs' file."""
+    with tmpfs_mount(work, size + _BATCH) as mounted:
+        path = mounted / "data"
+        with path.open("wb") as file:
+            for _ in range(size // _MIB):
+                file.write(b"d" * _MIB)
+        with running(program, crowd, path):
+            started = time.perf_counter()
+            os.truncate(path, 0)
+            return time.perf_counter() - started
 
 
 def _by_budget(mount: VolatileMount, fd: int) -> float:
@@ -267,31 +266,3 @@ def _volatile_file(mount: VolatileMount, size: int) -> Iterator[tuple[int, Path]
     finally:
         os.close(fd)
         path.unlink()
-
-
-@contextmanager
-def _running(program: Path, crowd: _Crowd, path: Path) -> Iterator[None]:
-    """The processes of ``crowd`` around the file ``path``. All have ended afterwards."""
-    arguments = [str(crowd.others), str(crowd.mappers), str(path), str(crowd.mappings)]
-    running = subprocess.Popen(
-        [program, *arguments],
-        cwd=program.parent,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    assert running.stdin is not None
-    assert running.stdout is not None
-    with running.stdin, running.stdout:
-        try:
-            poll = select.poll()
-            poll.register(running.stdout, select.POLLIN)
-            if not poll.poll(1000 * _START_SECONDS) or running.stdout.readline() != b"ready\n":
-                raise RuntimeError("the processes did not start; see the lines above")
-            yield
-        finally:
-            running.stdin.close()  # it ends its children, then itself
-            try:
-                running.wait(_STOP_SECONDS)
-            finally:
-                running.kill()  # its children get SIGKILL when it ends
-                running.wait(_STOP_SECONDS)
