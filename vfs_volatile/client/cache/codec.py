@@ -20,6 +20,8 @@ _PICKLED = b"p"
 _LENGTH = struct.Struct("<I")
 _FLOAT = struct.Struct("<d")
 
+_UTF_8 = "utf-8", "surrogatepass"
+_STR_TAG = b"s"
 _BYTES, _STR, _INT, _FLOAT_KEY, _BOOL, _NONE, _TUPLE = b"bsifonT"
 
 
@@ -28,7 +30,8 @@ def encode_key(key: Hashable) -> bytes:
 
     Raises TypeError for anything but bytes, str, int, float, bool, None and tuples of these.
     """
-    body = _encode(key)
+    # Most keys are text, and each get encodes one.
+    body = _STR_TAG + key.encode(*_UTF_8) if type(key) is str else _encode(key)
     return len(body).to_bytes(4, "little") + body
 
 
@@ -55,7 +58,7 @@ def decode_value(record: bytes, start: int) -> Any:
 def _encode(key: Hashable) -> bytes:
     kind = type(key)  # not isinstance: a subclass may mean something else
     if kind is str:
-        return b"s" + cast(str, key).encode("utf-8", "surrogatepass")
+        return _STR_TAG + cast(str, key).encode(*_UTF_8)
     if kind is bytes:
         return b"b" + cast(bytes, key)
     if kind is int:
@@ -78,7 +81,7 @@ def _encode(key: Hashable) -> bytes:
 def _decode(body: bytes) -> Hashable:
     kind, rest = body[0], body[1:]
     if kind == _STR:
-        return rest.decode("utf-8", "surrogatepass")
+        return rest.decode(*_UTF_8)
     if kind == _BYTES:
         return rest
     if kind == _INT:

@@ -39,6 +39,7 @@ _CHECK_BYTES = 8
 _STATE = struct.Struct(f"<Q{3 * PRIORITIES}I")
 _AGE = struct.Struct("<Q")
 _SLOT = struct.Struct("<8s8sIIII")
+_SLOT_PLACE = struct.Struct("<8x8sII")
 
 SLOT_BYTES = _SLOT.size
 BUCKET_BYTES = SLOTS * SLOT_BYTES
@@ -209,6 +210,12 @@ class Slot(NamedTuple):
 
 FREE_TAG = bytes(8)
 NO_SLOT = bytes(SLOT_BYTES)
+
+
+def read_slot(bucket: bytes, at: int) -> tuple[bytes, int, int]:
+    """(checksum, unit, length) of a slot: all that a get needs, at half the cost."""
+    found: tuple[bytes, int, int] = _SLOT_PLACE.unpack_from(bucket, at)
+    return found
 
 
 def find_slot(bucket: bytes, tag: bytes) -> int:

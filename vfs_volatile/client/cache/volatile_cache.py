@@ -28,6 +28,7 @@ from vfs_volatile.client.cache.layout import (
     State,
     choose_slot,
     find_slot,
+    read_slot,
 )
 from vfs_volatile.client.cache.shared_file import SharedFile
 
@@ -83,6 +84,7 @@ class VolatileCache:
         """
         self._file = SharedFile(os.fspath(path), size, entries)
         self._geometry = self._file.geometry
+        self._longest_record = self._file.geometry.longest_record
         self._read = self._file.memory.read
         self._hits = self._misses = self._lost = self._sets = 0
         # The collector may run it in the midst of a set through another object for the same file:
@@ -157,7 +159,7 @@ class VolatileCache:
                 return decode_value(*found)  # type: ignore[no-any-return]
             value = builder()
             kind, body = encode_value(value)
-            if self._length(prefix, body) <= self._geometry.longest_record:
+            if self._length(prefix, body) <= self._longest_record:
                 with self._file.writing() as state:
                     self._put(state, prefix, (kind, body), priority)
             return value
@@ -201,8 +203,8 @@ class VolatileCache:
         for bucket_at in index:
             bucket = self._bucket(bucket_at)
             for at in range(0, len(bucket), SLOT_BYTES):
-                slot = Slot.unpack(bucket, at)
-                record = self._record(slot) if slot.tag != FREE_TAG else None
+                free = bucket.startswith(FREE_TAG, at)
+                record = None if free else self._record(bucket, at)
                 if record is not None:
                     yield decode_key(record)
 
@@ -260,7 +262,7 @@ class VolatileCache:
         tag, bucket_at = self._place_of(prefix)
         bucket = self._bucket(bucket_at)
         while (at := find_slot(bucket, tag)) >= 0:
-            record = self._record(Slot.unpack(bucket, at))
+            record = self._record(bucket, at)
             if record is not None and record.startswith(prefix):
                 return record, len(prefix)
             before, bucket = bucket, self._bucket(bucket_at)
@@ -269,12 +271,13 @@ class VolatileCache:
                 return None
         return None
 
-    def _record(self, slot: Slot) -> bytes | None:
-        """The bytes that ``slot`` names, if they are what was stored for it."""
-        if slot.length > self._geometry.longest_record:
+    def _record(self, bucket: bytes, at: int) -> bytes | None:
+        """The bytes that the slot at ``at`` names, if they are what was stored for it."""
+        checksum, unit, length = read_slot(bucket, at)
+        if length > self._longest_record:
             return None
-        record = self._read(slot.unit * RECORD_ALIGNMENT, slot.length)
-        return record if _checksum(record) == slot.checksum else None
+        record = self._read(unit * RECORD_ALIGNMENT, length)
+        return record if sha256(record).digest()[:_CHECKSUM_BYTES] == checksum else None
 
     def _bucket(self, at: int) -> bytes:
         bucket = self._read(at, BUCKET_BYTES)
@@ -292,10 +295,10 @@ class VolatileCache:
             raise ValueError(f"priority {priority} is not between 0 and {PRIORITIES - 1}")
         kind, body = value
         length = self._length(prefix, body)
-        if length > self._geometry.longest_record:
+        if length > self._longest_record:
             raise ValueError(
                 f"a value of {len(body)} bytes is too large;"
-                f" a cache of this size takes {self._geometry.longest_record} bytes at most"
+                f" a cache of this size takes {self._longest_record} bytes at most"
             )
         state.clock += 1
         offset, to_mark = self._file.log.place(state, length, priority)
@@ -339,7 +342,3 @@ class VolatileCache:
     @staticmethod
     def _length(prefix: bytes, body: bytes) -> int:
         return len(prefix) + 1 + len(body)
-
-
-def _checksum(record: bytes) -> bytes:
-    return sha256(record).digest()[:_CHECKSUM_BYTES]
