@@ -155,10 +155,10 @@ def test_a_slow_reader_is_told_what_it_missed(mount: MountFactory) -> None:
     mounted = mount()
     file = mounted.file("file", 1)
     with Stream(mounted, "--json", "--all") as stream:
-        for _ in range(12_000):
+        for _ in range(9_500):
             file.mark()
         seen = missed = 0
-        while seen + missed < 12_000:
+        while seen + missed < 9_500:
             event = json.loads(stream.line())
             if event["event"] == "missed":
                 missed += event["count"]
