@@ -1,0 +1,85 @@
+"""The tmpfs of files on the direct path: what the core's property tests do not see of it."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from vfs_volatile.core.pages import PageSpan, present
+from vfs_volatile.store.detached import DetachedTmpfs
+from vfs_volatile.units import PAGE_SIZE
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes a tmpfs")
+
+
+@pytest.fixture
+def tmpfs() -> Iterator[DetachedTmpfs]:
+    made = DetachedTmpfs(8)
+    yield made
+    made.close()
+
+
+def test_it_is_limited_and_the_limit_moves(tmpfs: DetachedTmpfs) -> None:
+    file = tmpfs.make_file(1)
+    with pytest.raises(OSError, match="No space"):
+        file.write(0, b"x" * (9 * PAGE_SIZE))
+    assert tmpfs.held_pages() == file.held() == 8
+    tmpfs.limit(4)  # not below what it holds
+    file.drop(PageSpan(0, 6))
+    tmpfs.limit(4)
+    file.write(0, b"x" * (2 * PAGE_SIZE))
+    with pytest.raises(OSError, match="No space"):
+        file.write(2 * PAGE_SIZE, b"x")
+    tmpfs.limit(0)
+    with pytest.raises(OSError, match="No space"):
+        tmpfs.make_file(2).write(0, b"x")
+
+
+def test_whether_it_is_in_use(tmpfs: DetachedTmpfs) -> None:
+    file = tmpfs.make_file(1)
+    file.truncate(PAGE_SIZE)
+    assert not file.in_use()
+    other = os.open(f"/proc/self/fd/{file.fileno()}", os.O_RDONLY)
+    assert file.in_use()
+    mapped = mmap.mmap(other, PAGE_SIZE, mmap.MAP_PRIVATE, mmap.PROT_READ)
+    os.close(other)
+    assert file.in_use(), "mapped"
+    mapped.close()
+    assert not file.in_use()
+
+
+def test_allocated_pages_are_data_and_what_was_there_stays(tmpfs: DetachedTmpfs) -> None:
+    file = tmpfs.make_file(1)
+    file.truncate(4 * PAGE_SIZE - 5)
+    file.write(PAGE_SIZE, b"x" * PAGE_SIZE)
+    file.allocate(PageSpan(0, 6))
+    assert list(present(file, PageSpan(0, 9))) == [PageSpan(0, 4)]
+    assert file.held() == 6, "also beyond the end of file"
+    assert file.size() == 4 * PAGE_SIZE - 5
+    assert file.read(PAGE_SIZE, PAGE_SIZE) == b"x" * PAGE_SIZE
+
+
+def test_dropping_is_no_change_of_times(tmpfs: DetachedTmpfs) -> None:
+    file = tmpfs.make_file(1)
+    file.write(0, b"x" * PAGE_SIZE)
+    file.set_times(5, 7)
+    file.drop(PageSpan(0, 1))
+    assert (file.stat().st_atime_ns, file.stat().st_mtime_ns) == (5, 7)
+
+
+def test_many_files_need_few_descriptors(tmpfs: DetachedTmpfs) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    files = [tmpfs.make_file(number) for number in range(600)]
+    assert len(os.listdir("/proc/self/fd")) - before <= 256
+    files[0].write(0, b"x")
+    assert files[0].read(0, 2) == b"x\0"
+    for file in files:
+        file.close()
+    assert tmpfs.held_pages() == 0
+    with pytest.raises(OSError) as caught:  # noqa: PT011
+        files[0].size()
+    assert caught.value.errno == errno.ENOENT
