@@ -123,6 +123,20 @@ def test_what_the_kernel_alone_holds_goes_too(purging: Mount) -> None:
     assert file.reads() == "X0"
 
 
+def test_what_reads_as_zeros_on_both_data_paths(zero_fs: Mount) -> None:
+    zero_fs.set_root("purge_on_mark", "1")
+    try:
+        file = zero_fs.file("f", 2)
+        with mmap.mmap(file.fd, 0) as mapped:
+            mapped[0] = ord("z")
+            assert file.mark(*pages(0)) == PAGE
+            assert mapped[0] == 0
+            assert mapped[PAGE] == ord("b")
+        assert file.unmark() == PAGE
+    finally:
+        zero_fs.set_root("purge_on_mark", "0")
+
+
 def test_what_somebody_holds_stays(purging: Mount) -> None:
     file = purging.file("f", 2)
     with mmap.mmap(file.fd, PAGE, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ):

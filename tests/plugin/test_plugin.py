@@ -76,10 +76,11 @@ class TestOptions:
         assert (found["budget"], found["mvrange"]) == (64 << 20, "process")
         assert volatile_mount.purge_on_mark
 
-    @pytest.mark.volatile_mount(budget=4096, access="zero", allow_other=True)
+    @pytest.mark.volatile_mount(budget=4096, access="zero", allow_other=True, o="noexec")
     def test_its_own_go_first(self, volatile_mount, volatile_file):
         found = stats(volatile_mount)
         assert (found["budget"], found["mvrange"]) == (4096, "process")
+        assert os.statvfs(volatile_mount.path).f_flag & os.ST_NOEXEC
         fill(volatile_file, 1)
         fvrange(volatile_file, 0, 0, VRANGE_VOLATILE)
         assert letters(volatile_file) == "0"

@@ -113,7 +113,8 @@ class VolatileMount:
     def slow_faults(self, seconds: float) -> Iterator[None]:
         """Let the mount take so long to answer a READ, at most 5: a fault, or a read(2).
 
-        What the kernel has cached is not asked for; ``os.posix_fadvise`` drops it.
+        What the kernel has cached is not asked for (``os.posix_fadvise`` drops it), and nothing is
+        of files on the passthrough data path.
         """
         self._set(xattrs.SLOW_FAULTS, str(seconds))
         try:
@@ -145,10 +146,10 @@ class VolatileMount:
 
 
 def _arguments(options: dict[str, str | float | bool]) -> list[str]:
-    """``budget="64M", allow_other=True`` as ``vfs-volatile mount`` wants them."""
+    """``budget="64M", allow_other=True, o="ro"`` as ``vfs-volatile mount`` wants them."""
     words = []
     for name, value in options.items():
-        option = "--" + name.replace("_", "-")
+        option = f"-{name}" if len(name) == 1 else "--" + name.replace("_", "-")
         if value is True:
             words.append(option)
         elif value is not False:
