@@ -29,7 +29,7 @@ if shutil.which("clang"):  # not needed, but its warnings are others
     CXX_COMPILERS.append(("clang++", "-std=c++17", "-x", "c++"))
 
 
-def build(compiler: Sequence[str], sources: Sequence[Path], program: Path) -> Path:
+def build(compiler: Sequence[str], sources: Sequence[Path | str], program: Path) -> Path:
     """Compile and link as the documentation says, and with all warnings as errors."""
     flags = run("cflags").stdout.split()
     done = subprocess.run(
@@ -120,6 +120,48 @@ def test_an_example_says_how_to_be_called(name: str, tmp_path: Path) -> None:
     code, _, complaint = play(program, tmp_path / "file")
     assert code == 1
     assert complaint.endswith(": Inappropriate ioctl for device\n")
+
+
+# ---- the guard and anonymous memory ----
+
+ANONYMOUS = """
+#include <stdio.h>
+#include <sys/xattr.h>
+#include "fvrange_anon.h"
+#include "fvrange_guard.h"
+
+static void load(void *address) { (void)*(volatile char *)address; }
+
+int main(int argc, char **argv)
+{
+    char *memory;
+    void *fault = NULL;
+    int before, after;
+
+    if (argc != 2 || fvrange_attach(argv[1]) < 0)
+        return 1;
+    memory = fvrange_anon_alloc(8192);
+    if (memory == NULL)
+        return 1;
+    memset(memory, 'a', 8192);
+    if (mvrange(memory, 8192, VRANGE_VOLATILE, VRANGE_PARTIAL, NULL) < 0)
+        return 1;
+    before = fvrange_guard(memory, 8192, load, memory + 4100, &fault);
+    if (setxattr(argv[1], "user.vfs_volatile.purge", "all", 3, 0) < 0)
+        return 1;
+    after = fvrange_guard(memory, 8192, load, memory + 4100, &fault);
+    printf("%d %d %td\\n", before, after == SIGBUS, (char *)fault - memory);
+    return 0;
+}
+"""
+
+
+def test_the_guard_serves_anonymous_memory_too(mount: MountFactory, tmp_path: Path) -> None:
+    source = tmp_path / "anonymous.c"
+    source.write_text(ANONYMOUS)
+    libraries = run("cflags", "--libs").stdout.split()
+    program = build(C_COMPILERS[0], [source, *libraries], tmp_path / "anonymous")
+    assert play(program, mount().path) == (0, "0 1 4100\n", "")
 
 
 # ---- the guard: last, as the mount that its tests share is watched from the first of them on ----
