@@ -234,7 +234,7 @@ def test_random_sleepers(looks: Looks, start: Callable[[], Sleeper]) -> None:
         for _ in range(dice.choice((1, 1, 4))):
             assert looks.look() & {each.pid for each in sleepers} == mapped
             remembered += sum(each.pid not in looks.asked for each in sleepers)
-    assert remembered > 200, "else nothing was tried"
+    assert remembered > 50, "else nothing was tried"
 
 
 def _let_another_change_it(sleeper: Sleeper, dice: random.Random, mapped: set[int]) -> None:

@@ -16,7 +16,7 @@ from vfs_volatile.processes.sharing import UncertainError, not_sharing
 _MOST_THREADS = 16
 _MOST_MAPPINGS = 50_000
 """Of all processes together: some 10 MB."""
-_PASSES = 10
+_PASSES = 5
 
 Mapped = Sequence[tuple[int, Mapper]]
 """A process's mappings of files of the mount, each with its inode."""
