@@ -15,12 +15,13 @@ from typing import TypeVar
 from vfs_volatile.abi import anonymous, ioctls, xattrs
 from vfs_volatile.abi.ioctls import FvrangeArgs, FvrangeInfo, FvrangeVec
 from vfs_volatile.abi.statistics import Statistics
-from vfs_volatile.core.address_space import AddressSpace, ByteSpan
+from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.consent import forbidden
 from vfs_volatile.core.history import Cause
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import MAX_BYTES
 from vfs_volatile.core.ranges import AT_ONCE
+from vfs_volatile.core.residency import ByteSpan
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.fs.addressed import Addressed
 from vfs_volatile.fs.aids import NAMES as AIDS

@@ -13,7 +13,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from vfs_volatile.core.address_space import AddressSpace, ByteSpan
+from vfs_volatile.core.address_space import AddressSpace
+from vfs_volatile.core.residency import ByteSpan
 from vfs_volatile.fs.inode import Inode
 
 _KEPT = 8192

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import trio
 from pyroaring import BitMap
 
-from vfs_volatile.core.address_space import AddressSpace, ByteSpan
+from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.consent import Objection, forbidden
 from vfs_volatile.core.durations import Durations
 from vfs_volatile.core.history import Cause, History
@@ -32,6 +32,7 @@ from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import PageSpan, page_set, runs
 from vfs_volatile.core.ranges import AT_ONCE
 from vfs_volatile.core.reclaim import Round, Victim, still_allowed
+from vfs_volatile.core.residency import ByteSpan
 from vfs_volatile.core.volatility import Drain
 from vfs_volatile.fs.anonymous import Anonymous
 from vfs_volatile.fs.inode import Inode

@@ -1,0 +1,305 @@
+"""The content of a file: what read(2), write(2) and their kin do to its pages.
+
+Rule numbers refer to the list "Semantics of ranges" in ``docs/semantics.md``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from pyroaring import BitMap
+
+from vfs_volatile.core.pages import (
+    LAST_PAGE,
+    MAX_BYTES,
+    PageSpan,
+    next_page,
+    page_set,
+    pages_covered,
+    pages_touched,
+    run_end,
+    runs,
+)
+from vfs_volatile.core.residency import Residency
+from vfs_volatile.errors import SyscallError
+from vfs_volatile.units import PAGE_SIZE, pages_for
+
+if TYPE_CHECKING:
+    from vfs_volatile.core.votes import Votes
+
+
+def _require_size(start: int, end: int) -> int:
+    """``end``, if a file may hold bytes ``[start, end)``. Raises SyscallError(EFBIG)."""
+    if end > MAX_BYTES or end < start:
+        raise SyscallError(errno.EFBIG)
+    return end
+
+
+class Content(Residency):
+    """The bytes of one file."""
+
+    __slots__ = ()
+
+    _votes: Votes | None
+
+    def read(self, offset: int, length: int) -> bytes:
+        """The bytes from ``offset``, short only at the end of file.
+
+        Raises SyscallError(ENODATA) if any page is purged and its touch is an error, even if
+        earlier pages are fine: the kernel takes a short answer for the end of file, and asks
+        page by page after an error (rule 4).
+        """
+        length = min(length, self.size - offset)
+        if length <= 0:
+            return b""
+        if self.volatility.first_denied(pages_touched(offset, offset + length)) is not None:
+            raise SyscallError(errno.ENODATA)
+        return self.store.read(offset, length)
+
+    def write(self, offset: int, data: bytes | memoryview) -> int:
+        """Store ``data`` for a write(2); the bytes stored, fewer if a later page fails.
+
+        A purged page that is covered whole becomes intact, one covered in part fails unless it
+        reads as zeros, and stays purged then (rules 4, 5). Raises SyscallError ENODATA, ENOSPC
+        or EFBIG when nothing could be stored.
+        """
+        end = _require_size(offset + 1, min(offset + len(data), MAX_BYTES))
+        end = self._writable_end(offset, end)
+        end = self._affordable_end(offset, end)
+        self._store(offset, memoryview(data)[: end - offset])
+        self._grow(end)
+        self._make_resident(pages_touched(offset, end))
+        covered = pages_covered(offset, end, self.size)
+        self.volatility.rewritten(covered)
+        if self._votes:
+            self._votes.rewritten(covered)
+        return end - offset
+
+    def write_back(self, offset: int, data: bytes | memoryview) -> None:
+        """Store what the kernel writes back from a mapping, page by page; it never grows the file.
+
+        Such a page may be older than its purge: it is discarded while the purge drains, and always
+        where touching the page is an error (rules 5, 11). It carries bytes nobody rewrote,
+        so it makes no page intact and no loss forgotten. Raises SyscallError(ENOSPC).
+        """
+        end = min(offset + len(data), self.size)
+        if end <= offset:
+            return
+        touched = pages_touched(offset, end)
+        keep = page_set(touched) - self._discard_stale(touched)
+        view = memoryview(data)
+        for run in runs(keep):
+            start = max(offset, run.first * PAGE_SIZE)
+            stop = min(end, run.end * PAGE_SIZE)
+            self.memory.reserve(self._absent(run), dirty=True)
+            self._store(start, view[start - offset : stop - offset])
+            self._make_resident(run)
+
+    def truncate(self, size: int) -> None:
+        """Set the size; pages beyond it go, with all their state (rule 7).
+
+        Raises SyscallError(EFBIG).
+        """
+        _require_size(0, size)
+        if size > self.size:
+            self._grow(size)
+            return
+        keep = pages_for(size)
+        beyond = PageSpan(keep, LAST_PAGE)
+        self.look(beyond)
+        self._drop(beyond)
+        self.volatility.truncate(keep)
+        if self._votes:
+            self._votes.truncate(keep)
+        self.store.truncate(size)
+        self._size = size
+
+    def truncating(self, size: int) -> Iterator[None]:
+        """As :meth:`truncate`, in steps of AT_ONCE ranges, each a truncation of its own."""
+        _require_size(0, size)
+        while (step := self.volatility.ranges.last_step() * PAGE_SIZE) > size:
+            self.truncate(step)
+            yield
+        self.truncate(size)
+
+    def punch_hole(self, offset: int, length: int) -> None:
+        """Make bytes zero and free whole pages; those are intact, volatility stays (rule 7)."""
+        end = min(offset + length, MAX_BYTES)
+        if end <= offset:
+            return
+        covered = pages_covered(offset, end, MAX_BYTES)
+        self.look(pages_touched(offset, end))
+        if covered:
+            self._drop(covered)
+            if self.direct is not None:  # what nobody can see beyond the end of file, too
+                self.direct.drop(covered)
+        self.volatility.zeroed(pages_covered(offset, end, self.size))
+        for page in self._edges(pages_touched(offset, end), covered):
+            if page in self.resident:
+                start = max(offset, page * PAGE_SIZE)
+                self.store.zero(start, min(end, (page + 1) * PAGE_SIZE) - start)
+        self._keep_page(covered)
+
+    def punching(self, offset: int, length: int) -> Iterator[None]:
+        """As :meth:`punch_hole`, in steps of AT_ONCE ranges."""
+        for piece in self.pieces(offset, length):
+            self.punch_hole(*piece)
+            yield
+
+    def allocate(self, offset: int, length: int, *, keep_size: bool) -> None:
+        """As :meth:`allocating`, at once."""
+        for _ in self.allocating(offset, length, keep_size=keep_size):
+            pass
+
+    def allocating(self, offset: int, length: int, *, keep_size: bool) -> Iterator[None]:
+        """Hold memory for every page met, in steps of AT_ONCE ranges; purged pages stay purged.
+
+        Raises SyscallError: ENOSPC, EFBIG. Nothing has changed then, unless others took between two
+        steps what there was.
+        """
+        end = _require_size(0, offset + length)
+        self.look(pages_touched(offset, end))
+        self.memory.reserve(len(self._missing(offset, length)))
+        for piece in self.pieces(offset, length):
+            self.memory.reserve(len(self._missing(*piece)))
+            self._hold(*piece, keep_size=keep_size or sum(piece) < end)
+            yield
+
+    def zero_range(self, offset: int, length: int, *, keep_size: bool) -> None:
+        """As :meth:`zeroing`, at once."""
+        for _ in self.zeroing(offset, length, keep_size=keep_size):
+            pass
+
+    def zeroing(self, offset: int, length: int, *, keep_size: bool) -> Iterator[None]:
+        """Make bytes zero and hold memory for them (rule 7), in steps, as :meth:`allocating`."""
+        end = _require_size(0, offset + length)
+        self.look(pages_touched(offset, end))
+        self.memory.reserve(self._absent(pages_touched(offset, end)))
+        for start, size in self.pieces(offset, length):
+            self.memory.reserve(self._absent(pages_touched(start, start + size)))
+            self.punch_hole(start, size)
+            self._hold(start, size, keep_size=keep_size or start + size < end)
+            yield
+
+    def seek(self, offset: int, whence: int) -> int:
+        """The next data (SEEK_DATA) or hole (SEEK_HOLE) from ``offset``; purged pages are holes.
+
+        Raises SyscallError(ENXIO) at or beyond the end of file, and for data where none follows.
+        """
+        if not 0 <= offset < self.size:
+            raise SyscallError(errno.ENXIO)
+        page = offset // PAGE_SIZE
+        if whence == os.SEEK_HOLE:
+            return min(max(offset, self._next_hole(page) * PAGE_SIZE), self.size)
+        found = self._next_data(page)
+        if found is None or found * PAGE_SIZE >= self.size:
+            raise SyscallError(errno.ENXIO)
+        return max(offset, found * PAGE_SIZE)
+
+    # ---- helpers: holding memory ----
+
+    def _missing(self, offset: int, length: int) -> BitMap:
+        """The pages that bytes meet and that have no memory, but for purged ones."""
+        span = pages_touched(offset, offset + length)
+        return page_set(span) - self.resident - self.volatility.purged
+
+    def _hold(self, offset: int, length: int, *, keep_size: bool) -> None:
+        """Hold memory, reserved before, for every page that bytes meet but purged ones."""
+        missing = self._missing(offset, length)
+        size = self.size
+        if not keep_size:
+            self._grow(offset + length)
+        for run in runs(missing):
+            try:
+                self.store.allocate(run)
+            except OSError as error:
+                if self.direct is None:
+                    self.store.drop(run)  # what is not resident must hold nothing
+                self.look(run)
+                self._shrink(size)
+                raise SyscallError(errno.ENOSPC) from error
+            self._make_resident(run)
+
+    # ---- helpers: how far a write goes ----
+
+    def _writable_end(self, start: int, end: int) -> int:
+        """Where a write of ``[start, end)`` must stop for a purged page that it covers in part."""
+        touched = pages_touched(start, end)
+        covered = pages_covered(start, end, max(self.size, end))
+        for page in self._edges(touched, covered):
+            if self.volatility.denied(page):
+                if page * PAGE_SIZE <= start:
+                    raise SyscallError(errno.ENODATA)
+                return page * PAGE_SIZE
+        return end
+
+    def _affordable_end(self, start: int, end: int) -> int:
+        """Where a write of ``[start, end)`` must stop for want of room."""
+        touched = pages_touched(start, end)
+        room = self.memory.room
+        if self._absent(touched) <= room:
+            return end
+        for page in range(*touched):
+            room -= page not in self.resident
+            if room < 0:
+                end = page * PAGE_SIZE
+                break
+        if end <= start:
+            raise SyscallError(errno.ENOSPC)
+        return end
+
+    @staticmethod
+    def _edges(touched: PageSpan, covered: PageSpan) -> list[int]:
+        """The pages touched but not covered: at most the first and the last."""
+        if not covered:
+            return list(range(*touched))
+        return [*range(touched.first, covered.first), *range(covered.end, touched.end)]
+
+    def _store(self, offset: int, data: memoryview) -> None:
+        try:
+            self.store.write(offset, data)
+        except OSError as error:
+            # Part of it may have been stored: a page that is not resident must hold nothing.
+            for run in runs(page_set(pages_touched(offset, offset + len(data))) - self.resident):
+                self.store.drop(run)
+            raise SyscallError(errno.ENOSPC) from error
+
+    # ---- helpers: what is where ----
+
+    def _next_data(self, page: int) -> int | None:
+        """The first page from ``page`` on that is resident and not purged."""
+        if self.direct is None:
+            return next_page(self.resident - self.volatility.purged, page)
+        found = self.direct.next_data(page)
+        while found is not None and found in self.volatility.purged:
+            found = self.direct.next_data(run_end(self.volatility.purged, found))
+        return found
+
+    def _next_hole(self, page: int) -> int:
+        """The first page from ``page`` on that is not resident, or purged."""
+        if self.direct is None:
+            return run_end(self.resident - self.volatility.purged, page)
+        if page in self.volatility.purged or self.direct.next_data(page) != page:
+            return page
+        purged = next_page(self.volatility.purged, page)
+        end = self.direct.next_hole(page)
+        return end if purged is None else min(end, purged)
+
+    def _discard_stale(self, touched: PageSpan) -> BitMap:
+        """The pages whose write-back must be discarded; those that drain become purged."""
+        stale = BitMap()
+        for drain in self.volatility.drains:
+            hit = drain.pages & page_set(touched)
+            self.volatility.set_purged(hit)
+            drain.purged |= hit
+            for run in runs(hit & self.resident):
+                self._drop(run)
+            stale |= hit
+        page = self.volatility.first_denied(touched)
+        while page is not None:
+            stale.add(page)
+            page = self.volatility.first_denied(PageSpan(page + 1, touched.end))
+        return stale

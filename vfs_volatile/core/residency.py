@@ -1,0 +1,210 @@
+"""Which pages of a file are resident: what its store holds, and is charged for."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from pyroaring import BitMap
+
+from vfs_volatile.core.memory import Memory
+from vfs_volatile.core.pages import (
+    MAX_BYTES,
+    DirectStore,
+    PageSpan,
+    PageStore,
+    count,
+    pages_covered,
+    pages_touched,
+    present,
+    runs,
+    within,
+)
+from vfs_volatile.errors import SyscallError
+from vfs_volatile.units import PAGE_SIZE, pages_for
+
+if TYPE_CHECKING:
+    from vfs_volatile.core.volatility import Volatility
+
+ByteSpan = tuple[int, int]
+"""(start, length) in bytes."""
+
+
+class Residency:
+    """The pages of one file, as far as memory goes."""
+
+    __slots__ = ("_size", "direct", "ino", "keeps_pages", "memory", "resident", "store")
+
+    volatility: Volatility
+
+    def __init__(self, ino: int, memory: Memory, store: PageStore) -> None:
+        # -- dependencies --
+        self.ino = ino
+        self.memory = memory
+        self.store = store
+        # -- mutable --
+        self.direct: DirectStore | None = None
+        """The store, if processes reach it without us. Then pages come and the file grows unseen;
+        everything that depends on a page looks at it first, and nothing else is dropped."""
+        self.keeps_pages = False
+        """If direct: is a page that holds nothing an error to whoever has it mapped? Then what is
+        made zero holds memory."""
+        self._size = 0
+        # Pages that the store holds; if direct, those that were seen last. May reach beyond the end
+        # of file (FALLOC_FL_KEEP_SIZE).
+        self.resident = BitMap()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file; of what lies beyond the largest we keep, processes alone know."""
+        return self._size if self.direct is None else min(self.direct.size(), MAX_BYTES)
+
+    @property
+    def held(self) -> int:
+        """Pages of memory that it holds."""
+        return len(self.resident) if self.direct is None else self.direct.held()
+
+    # ---- files that processes reach without us ----
+
+    def go_direct(self, store: DirectStore) -> None:
+        """Keep the file in ``store``, which is empty, and let processes reach it; for good."""
+        assert not self.resident
+        store.truncate(self._size)
+        self.store.close()
+        self.store = self.direct = store
+        self.volatility.go_direct()
+
+    def look(self, span: PageSpan) -> None:
+        """See which pages of ``span`` are resident by now, if processes store without us."""
+        if self.direct is None or not span:
+            return
+        seen = BitMap()
+        for run in present(self.direct, span):
+            seen.add_range(*run)
+        known = within(self.resident, span)
+        gone = known - seen
+        if gone:  # by madvise(2) MADV_REMOVE
+            self.resident -= gone
+            self.memory.uncharge(len(gone), direct=True)
+        for run in runs(seen - known):
+            self._make_resident(run)
+        self.volatility.dropped(span)
+
+    def look_for_refilled(self) -> None:
+        """Queue volatile ranges that were empty and have been filled without us."""
+        if self.direct is not None:
+            self.volatility.refilled(self.direct)
+
+    @property
+    def reads_zero(self) -> bool:
+        """Do all its purged pages read as zeros, now and after a mark that says nothing of it?"""
+        volatility = self.volatility
+        return volatility.reads_zero_throughout() and (
+            len(volatility.ranges) > 0 or self.memory.zero_by_default
+        )
+
+    def require_honoured(self, behavior: int) -> None:
+        """Raise SyscallError(EOPNOTSUPP) if touching a purged page cannot be the error asked for:
+        the kernel reads a hole as zeros without asking us.
+        """
+        if self.direct is not None and not self.memory.reads_zero(behavior):
+            raise SyscallError(errno.EOPNOTSUPP)
+
+    # ---- bytes and pages ----
+
+    def span_of(self, start: int, length: int) -> PageSpan:
+        """The pages wholly inside the range: what a mark or a purge of it takes."""
+        start, end = self._clip(start, length)
+        return pages_covered(start, end, self.size) if start < end else PageSpan(0, 0)
+
+    def touched(self, start: int, length: int) -> PageSpan:
+        """The pages that the range meets: what an unmark of it takes."""
+        start, end = self._clip(start, length)
+        return pages_touched(start, end) if start < end else PageSpan(0, 0)
+
+    def pieces(self, start: int, length: int) -> Iterator[ByteSpan]:
+        """The range in pieces that meet AT_ONCE volatile ranges or so.
+
+        Each is cut as the ranges are when it is asked for; pages are never cut.
+        """
+        end = start + length if length else None
+        while True:
+            length = 0 if end is None else end - start
+            span = self.touched(start, length)
+            cut = self.volatility.ranges.step_end(span)
+            if cut >= span.end:
+                yield start, length
+                return
+            yield start, cut * PAGE_SIZE - start
+            start = cut * PAGE_SIZE
+
+    def bytes_in(self, pages: BitMap, start: int, length: int) -> int:
+        """How many bytes of the range lie in ``pages``."""
+        start, end = self._clip(start, length)
+        if start >= end or not pages:
+            return 0
+        span = pages_touched(start, end)
+        found = count(pages, span) * PAGE_SIZE
+        if span.first in pages:
+            found -= start - span.first * PAGE_SIZE
+        if span.end - 1 in pages:
+            found -= span.end * PAGE_SIZE - end
+        return found
+
+    def _clip(self, start: int, length: int) -> ByteSpan:
+        """(start, end) in bytes within the file; length 0 reaches to its end."""
+        return start, min(start + length, self.size) if length else self.size
+
+    def _bytes(self, span: PageSpan) -> ByteSpan:
+        start = span.first * PAGE_SIZE
+        return start, min(span.end * PAGE_SIZE, self.size) - start
+
+    # ---- helpers: pages come and go ----
+
+    def _absent(self, span: PageSpan) -> int:
+        return span.end - span.first - count(self.resident, span)
+
+    def _make_resident(self, span: PageSpan) -> None:
+        added = self._absent(span)
+        if added:
+            self.resident.add_range(*span)
+            self.memory.charge(added, direct=self.direct is not None)
+            self.volatility.added(span)
+
+    def _drop(self, span: PageSpan) -> None:
+        dropped = count(self.resident, span)
+        if dropped:
+            # If direct, not more than was seen: what came since is nobody's to drop unreported.
+            for run in [span] if self.direct is None else runs(within(self.resident, span)):
+                self.store.drop(run)
+            self.resident.remove_range(*span)
+            self.memory.uncharge(dropped, direct=self.direct is not None)
+            self.volatility.dropped(span)
+
+    def _forget(self, span: PageSpan) -> None:
+        """Pages of a direct file have gone, or go with its store."""
+        gone = count(self.resident, span)
+        self.resident.remove_range(*span)
+        self.memory.uncharge(gone, direct=True)
+
+    def _keep_page(self, span: PageSpan) -> None:
+        """Hold memory for pages just made zero, if whoever has them mapped needs that."""
+        if self.keeps_pages and (span := span.clip(PageSpan(0, pages_for(self.size)))):
+            with contextlib.suppress(OSError):  # no memory: touching them is SIGBUS, as on tmpfs
+                self.store.allocate(span)
+            self.look(span)
+
+    def _grow(self, size: int) -> None:
+        """Let the file be ``size`` bytes if it is smaller."""
+        if size > self.size:
+            self._size = size
+            if self.direct is not None:
+                self.direct.truncate(size)
+
+    def _shrink(self, size: int) -> None:
+        """Undo :meth:`_grow`: nobody has stored anything beyond ``size`` since."""
+        self._size = size
+        if self.direct is not None:
+            self.direct.truncate(size)
