@@ -8,7 +8,7 @@ UV := uv==0.13.9
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup can-mount demo test soak check bench install lock clean
+.PHONY: help setup can-mount demo test soak fuzz scale check bench install lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -27,6 +27,14 @@ test: can-mount setup ## run the tests (with CI set, a skipped test has failed)
 
 soak: can-mount setup ## half an hour of everything at once (SOAK_SECONDS)
 	@SOAK_SECONDS=$${SOAK_SECONDS:-1800} $(VENV)/python -m pytest -q -p no:randomly -s tests/mount/test_soak.py
+
+fuzz: setup ## what clients may send, guided by coverage (atheris), for FUZZ_SECONDS
+	@$(VENV)/python -m pip install --quiet atheris
+	@FUZZ_ROUNDS=20000000 $(VENV)/python -m pytest -q -p no:randomly --timeout 600 tests/unit/test_raw_requests.py
+	@$(VENV)/python -m tests.support.fuzz -max_total_time=$${FUZZ_SECONDS:-600} -max_len=13000
+
+scale: can-mount setup ## a million files, a million ranges, a file of 1 TiB
+	@SCALE=1 $(VENV)/python -m pytest -q -p no:randomly -s tests/mount/test_scale.py
 
 check: setup ## check style, types, imports and C warnings
 	@tools/check

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.actor import compile_probe
-from tests.support.mount import DEFAULT_DEADLINE, Mount, MountFactory
+from tests.support.mount import DEFAULT_DEADLINE, MEMORY_LIMIT, Mount, MountFactory
 from tests.support.sleeper import Sleeper, compile_sleeper
 from tests.support.watchdog import Watchdog
 
@@ -76,9 +76,14 @@ def mount(tmp_path: Path, probe: Path, watchdog: Watchdog) -> Iterator[MountFact
     made: list[Mount] = []
     numbers = count()
 
-    def make(deadline: float = DEFAULT_DEADLINE, **options: str) -> Mount:
+    def make(
+        deadline: float = DEFAULT_DEADLINE,
+        module: str = "vfs_volatile",
+        memory: int | None = MEMORY_LIMIT,
+        **options: str,
+    ) -> Mount:
         work = tmp_path / f"mount{next(numbers)}"
-        made.append(Mount(work, watchdog, probe, deadline, **options))
+        made.append(Mount(work, watchdog, probe, deadline, module, memory, **options))
         return made[-1]
 
     yield make

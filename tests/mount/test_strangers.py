@@ -53,7 +53,8 @@ def mounted(
     tmp_path_factory: pytest.TempPathFactory, probe: Path, watchdog: Watchdog
 ) -> Iterator[Mount]:
     work = tmp_path_factory.mktemp("open")
-    made = Mount(work, watchdog, probe, 60.0, **{"allow-other": "-onosuid"})
+    options = {"allow-other": "-onosuid"}
+    made = Mount(work, watchdog, probe, 60.0, "vfs_volatile", None, **options)
     yield made
     made.end()
 

@@ -59,6 +59,7 @@ class Mount:
         probe: Path,
         deadline: float = DEFAULT_DEADLINE,
         module: str = "vfs_volatile",
+        memory: int | None = MEMORY_LIMIT,
         **options: str,
     ) -> None:
         """Start it below ``work``; ``budget="1M"`` means ``--budget 1M``, "" a flag."""
@@ -87,7 +88,8 @@ class Mount:
                 stdout=subprocess.PIPE,
                 stderr=stderr,
             )
-        resource.prlimit(self.process.pid, resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
+        if memory:
+            resource.prlimit(self.process.pid, resource.RLIMIT_AS, (memory, memory))
         self.rearm(deadline)
         try:
             self._wait_until_ready()

@@ -1,0 +1,149 @@
+"""Raw requests and answers as the shim sees them, of any length and content, under sanitizers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from vfs_volatile.native import build_shim
+
+ROUNDS = int(os.environ.get("FUZZ_ROUNDS", "100000"))
+
+PROGRAM = r"""
+#pragma GCC diagnostic ignored "-Wunused-function"
+#include "shim.c"
+#include <stdlib.h>
+#include <stdio.h>
+#include <sys/socket.h>
+
+#define STUB(name, ...) static void name(__VA_ARGS__) {}
+STUB(shim_on_ioctl, fuse_req_t r, uint64_t h, unsigned c, const void *i, size_t s, size_t o, int t)
+STUB(shim_on_fallocate, fuse_req_t r, uint64_t h, int m, int64_t o, int64_t l)
+STUB(shim_on_lseek, fuse_req_t r, uint64_t h, int64_t o, int w)
+STUB(shim_on_open, fuse_req_t r, uint64_t i, int f)
+STUB(shim_on_create, fuse_req_t r, uint64_t p, const char *n, unsigned m, int f)
+STUB(shim_on_tmpfile, fuse_req_t r, uint64_t p, unsigned m, int f)
+STUB(shim_on_write, fuse_req_t r, uint64_t h, const char *d, size_t s, int64_t o, int b)
+STUB(shim_on_interrupt, fuse_req_t r)
+STUB(shim_on_set_control, fuse_req_t r, uint64_t i, const char *n, const char *v, size_t s)
+STUB(shim_on_get_control, fuse_req_t r, uint64_t i, const char *n, size_t s)
+STUB(shim_on_remove_control, fuse_req_t r, uint64_t i, const char *n)
+
+static size_t below(size_t limit)
+{
+	return (size_t)rand() % limit;
+}
+
+/* A buffer of just this size, so that a look beyond it is seen. */
+static unsigned char *noise(size_t size)
+{
+	unsigned char *made = malloc(size);
+	for (size_t at = 0; at < size; at++)
+		made[at] = (unsigned char)(rand() % 5 ? rand() : 0);
+	return made;
+}
+
+static void request(int near, int far)
+{
+	static const uint32_t codes[] = { FUSE_INIT, FUSE_SETATTR, FUSE_WRITE, FUSE_IOCTL, 0 };
+	size_t size = 1 + below(200), room = below(4) ? size : 1 + below(size);
+	unsigned char *sent = noise(size), *buffer = malloc(room);
+
+	if (size >= sizeof(struct fuse_in_header) && below(8))
+		((struct fuse_in_header *)sent)->opcode = codes[below(5)];
+	if (send(near, sent, size, 0) != (ssize_t)size)
+		abort();
+	if (on_read(far, buffer, room, NULL) != (ssize_t)room)
+		abort();
+	free(sent);
+	free(buffer);
+}
+
+static void answer(int null)
+{
+	unsigned char *head = noise(sizeof(struct fuse_out_header));
+	size_t size = below(3) ? below(100) : sizeof(struct fuse_init_out);
+	unsigned char *body = noise(size);
+	struct iovec parts[2] = { { head, sizeof(struct fuse_out_header) }, { body, size } };
+
+	((struct fuse_out_header *)head)->unique = below(2) ? init.unique : 1;
+	((struct fuse_out_header *)head)->error = below(2) ? 0 : -5;
+	if (on_writev(null, parts, 1 + (int)below(2), NULL) < 0)
+		abort();
+	free(head);
+	free(body);
+}
+
+static void name(void)
+{
+	size_t size = 1 + below(40);
+	char *text = (char *)noise(size);
+
+	text[size - 1] = 0;
+	if (below(2) && size > 14)
+		memcpy(text, "user.fvrange.", 13);
+	is_control(below(3), text);
+	free(text);
+}
+
+int main(int count, char **arguments)
+{
+	int ends[2], null = open("/dev/null", 1);
+
+	if (count != 2 || socketpair(AF_UNIX, SOCK_DGRAM, 0, ends))
+		return 2;
+	srand(1);
+	for (long round = atol(arguments[1]); round; round--) {
+		wants_passthrough = (int)below(2);
+		request(ends[0], ends[1]);
+		answer(null);
+		name();
+	}
+	puts("done");
+	return 0;
+}
+"""
+
+
+def run(directory: Path, program: str, rounds: int) -> subprocess.CompletedProcess[str]:
+    """Compile the program with the sanitizers, and run it."""
+    source, binary = directory / "program.c", directory / "program"
+    source.write_text(program)
+    fuse = subprocess.run(
+        ["pkg-config", "--cflags", "--libs", "fuse3"], capture_output=True, text=True, check=True
+    )
+    subprocess.run(
+        [
+            *("gcc", "-g", "-O1", "-w", "-D_FILE_OFFSET_BITS=64", "-include", "fcntl.h"),
+            *("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"),
+            *("-I", str(Path(build_shim.__file__).parent), str(source), "-o", str(binary)),
+            *(*fuse.stdout.split(), "-ldl"),
+        ],
+        check=True,
+        timeout=60,
+    )
+    return subprocess.run(
+        [binary, str(rounds)], capture_output=True, text=True, timeout=600, check=False
+    )
+
+
+def test_any_request_and_any_answer(tmp_path: Path) -> None:
+    done = run(tmp_path, PROGRAM, ROUNDS)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
+def test_a_look_beyond_the_end_is_seen(tmp_path: Path) -> None:
+    """The same with a shim that trusts an INIT answer to be long enough."""
+    native = Path(build_shim.__file__).parent
+    careless = (
+        (native / "shim.c")
+        .read_text()
+        .replace("count == 2 && iov[1].iov_len >= sizeof(struct fuse_init_out)", "count == 2")
+    )
+    (tmp_path / "careless.c").write_text(careless)
+    program = PROGRAM.replace('"shim.c"', f'"{tmp_path / "careless.c"}"')
+    done = run(tmp_path, program, ROUNDS)
+    assert done.returncode != 0
+    assert "heap-buffer-overflow" in done.stderr
+    assert "amend_init" in done.stderr
