@@ -16,6 +16,8 @@ import pytest
 from tests.support.fvrange import PAGE
 from tests.support.mount import ROOT, Mount, MountFactory
 from tests.support.waiting import eventually
+from vfs_volatile.processes.identity import identify
+from vfs_volatile.processes.openers import boot_ticks
 
 DIES_WITHIN_SECONDS = 0.25
 
@@ -175,3 +177,23 @@ def test_a_thread_that_is_busy_with_one_thing_is_logged_with_its_stack(stuck: St
     assert caller.wait(timeout=10) == errno.ETIMEDOUT, "what had been read fails all the same"
     stuck.switch.unlink()
     assert os.listdir(stuck.mounted.path) == ["file"]
+
+
+@pytest.mark.parametrize("stuck", ["hung"], indirect=True)
+def test_a_process_that_nobody_can_look_at_stops_no_purge_of_others(stuck: Stuck) -> None:
+    """It may have mapped what was open when it was born; nothing else waits for it."""
+    with subprocess.Popen(["sleep", "60"]) as hung:
+        try:
+            born = identify(hung.pid)
+            assert born is not None
+            assert eventually(lambda: boot_ticks() > born.born)
+            late = stuck.mounted.file("late", 2)
+            late.mark()
+            stuck.switch.write_text(str(hung.pid))
+            assert late.purge() == 2 * PAGE
+            assert stuck.file.purge() == 0, "it may have it mapped"
+            assert stuck.mounted.stats()["unreadable_processes"] == [hung.pid]
+            stuck.switch.unlink()
+            assert eventually(lambda: stuck.file.purge() == 4 * PAGE)
+        finally:
+            hung.kill()

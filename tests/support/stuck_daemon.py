@@ -4,11 +4,13 @@
 
 As long as DIR.look exists no look at the processes ends, as long as DIR.notify exists the kernel
 does not drop anything, and as long as DIR.busy exists the serving thread stays where it is once
-it is asked for statistics. The limits of the watchdog are a second and three.
+it is asked for statistics. The process whose pid is in DIR.hung cannot be looked at.
+The limits of the watchdog are a second and three.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
@@ -17,8 +19,8 @@ from typing import Any
 
 from vfs_volatile.cli import main
 from vfs_volatile.daemon import watchdog
-from vfs_volatile.fs import control
-from vfs_volatile.native import shim
+from vfs_volatile.fs import control, looks
+from vfs_volatile.native import procmap, shim
 from vfs_volatile.processes.mappings import MappingScanner
 
 
@@ -33,6 +35,18 @@ def held_by(switch: Path, call: Callable[..., Any]) -> Callable[..., Any]:
     return wait
 
 
+def hung_in(switch: Path, query: Callable[..., Any]) -> Callable[..., Any]:
+    """``query``, which does not return for the process that ``switch`` names."""
+
+    def wait(pid: int, *arguments: Any) -> Any:
+        with contextlib.suppress(FileNotFoundError):
+            while switch.read_text() == str(pid):
+                time.sleep(0.005)  # the pause of a poll
+        return query(pid, *arguments)
+
+    return wait
+
+
 if __name__ == "__main__":
     directory = sys.argv[2]
     scan, statistics = MappingScanner.scan, control.Control.statistics
@@ -41,5 +55,7 @@ if __name__ == "__main__":
     control.Control.statistics = held_by(  # type: ignore[method-assign]
         Path(directory + ".busy"), statistics
     )
+    procmap.query = hung_in(Path(directory + ".hung"), procmap.query)
+    looks.HUNG_SECONDS = 0.2
     watchdog.LOG_SECONDS, watchdog.FAIL_SECONDS, watchdog.TICK_SECONDS = 1.0, 3.0, 0.1
     sys.exit(main(sys.argv[1:]))

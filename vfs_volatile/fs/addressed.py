@@ -19,6 +19,9 @@ from vfs_volatile.processes.identity import ProcessId, identify, process_of_thre
 from vfs_volatile.processes.maps import OwnMount, Piece, parse_maps, pieces_at, read_maps
 from vfs_volatile.processes.openers import boot_ticks
 
+_MOST_CALLERS = 200
+"""Threads that look at the callers."""
+
 
 class Addressed:
     """The call by address: it changes the state of the files, or casts votes of the caller."""
@@ -39,6 +42,8 @@ class Addressed:
         self._purges = purges
         self._electorate = electorate
         self._journal = journal
+        self._threads = trio.CapacityLimiter(_MOST_CALLERS)
+        """Of their own: a caller can make one wait for as long as it likes."""
         self._aids = aids
 
     async def mvrange(self, handle: Handle, args: FvrangeArgs, tid: int) -> int:
@@ -52,7 +57,9 @@ class Addressed:
         if not args.length:
             return 0  # as madvise(2)
         # In a thread: this waits for the mmap lock of the caller's process.
-        process, text = await trio.to_thread.run_sync(_caller, tid, abandon_on_cancel=True)
+        process, text = await trio.to_thread.run_sync(
+            _caller, tid, abandon_on_cancel=True, limiter=self._threads
+        )
         pieces = pieces_at(parse_maps(text), args.start, args.length)
         parts = [self._part(handle, piece) for piece in pieces]
         if args.mode == VRANGE_VOLATILE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping
 
 import trio
@@ -14,7 +15,12 @@ from vfs_volatile.core.pages import page_set
 from vfs_volatile.core.semantics import Semantics
 from vfs_volatile.fs.electorate import Electorate
 from vfs_volatile.fs.inode import Inode
-from vfs_volatile.processes.mappings import Mappers, MappingScanner
+from vfs_volatile.processes.mappings import Mappers, MappingScanner, Opened
+
+HUNG_SECONDS = 3.0
+"""How long a process may keep a look at it waiting before it counts as unreadable."""
+_MOST_LOOKS = 200
+"""Threads: one for each look under way, and for each process that one waits for in vain."""
 
 
 class Looks:
@@ -33,6 +39,8 @@ class Looks:
         self._scanner = scanner
         self._electorate = electorate
         # -- mutable --
+        self._threads = trio.CapacityLimiter(_MOST_LOOKS)
+        """Of their own, so that the kernel can be told of a purge whatever looks wait for."""
         self.durations = Durations()
         self.last_seconds = 0.0
         self.asked = 0
@@ -54,9 +62,7 @@ class Looks:
         found = Mappers()
         if self._rules.looks_at_mappers and opened:
             started = trio.current_time()
-            found = await trio.to_thread.run_sync(
-                self._scanner.scan, opened, abandon_on_cancel=True
-            )
+            found = await self._look(opened)
             self.last_seconds = trio.current_time() - started
             self.durations.add(self.last_seconds)
             self.asked += found.asked
@@ -64,6 +70,26 @@ class Looks:
             self.unreadable = sorted(found.unreadable)
         self._electorate.catch_up()
         return {space.ino: self._objections(space, found.of(space.ino)) for space in spaces}
+
+    async def _look(self, opened: Opened) -> Mappers:
+        """Look again, without them, as long as there are processes that keep it waiting."""
+        while True:
+            found, done = Mappers(), False
+
+            async def scan(found: Mappers = found) -> None:
+                nonlocal done
+                await trio.to_thread.run_sync(
+                    self._scanner.scan, opened, found, abandon_on_cancel=True, limiter=self._threads
+                )
+                done = True
+                nursery.cancel_scope.cancel()
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(scan)
+                self._scanner.skip(await _hung(found))
+                nursery.cancel_scope.cancel()
+            if done:
+                return found
 
     def _objections(self, space: AddressSpace, mappers: list[Mapper]) -> list[Objection]:
         if not mappers and not space.ballots:
@@ -81,3 +107,11 @@ class Looks:
             unlinked=inode is not None and inode.nlink == 0,
         )
         return [objection for objection in found if objection.pages]
+
+
+async def _hung(found: Mappers) -> int:
+    """Wait until a look has been waiting for one process for long; which."""
+    while True:
+        await trio.sleep(HUNG_SECONDS / 2)
+        if found.asking is not None and time.monotonic() - found.asking[1] > HUNG_SECONDS:
+            return found.asking[0]

@@ -44,6 +44,8 @@ class Mappers:
     asked: int = 0
     remembered: int = 0
     """How many processes were asked, and of how many it was known what they have mapped."""
+    asking: tuple[int, float] | None = None
+    """The process that is being asked at this moment, and since when (time.monotonic)."""
 
     def add(self, ino: int, mapper: Mapper) -> None:
         self.by_inode.setdefault(ino, []).append(mapper)
@@ -73,18 +75,21 @@ class MappingScanner:
         (fuse_permissible_uidgid in linux/fs/fuse/dir.c), so others need not be readable."""
         self._stay_unreadable: set[ProcessId | None] = set()
         """Processes that were waited for in vain."""
+        self._hung: set[int] = set()
+        """Processes that somebody waits for in vain, for as long as he does."""
         self._sleepers = Sleepers(kernel, most_files if kernel.tells_who_slept() else 0)
         self._remembering = threading.Lock()
         """Held by the look that uses ``_sleepers``."""
 
-    def scan(self, opened: Opened) -> Mappers:
+    def scan(self, opened: Opened, found: Mappers | None = None) -> Mappers:
         """The mappings of these files that there are now; maybe newer ones too.
 
         What cannot be read counts as a private one of the whole file, if it may be one. Blocks for
         two milliseconds per thousand processes that sleep, and for a few per hundred others. For
         worker threads: of several looks at the same time one remembers, the others ask all.
+        ``found``: where to put what is found, for whoever wants to see how it goes on.
         """
-        found = Mappers()
+        found = Mappers() if found is None else found
         for ino, openers in opened.items():
             if openers.unseen:
                 found.add(ino, _unknown())
@@ -126,10 +131,10 @@ class MappingScanner:
 
     def _ask(self, pid: int, opened: Opened, found: Mappers, sleepers: Sleepers) -> Mapped:
         try:
-            mapped = self._mapped_by(pid)
+            mapped = self._mapped_by(pid, found)
         except PermissionError:
             suspects = self._files_it_may_map(pid, opened)
-            if suspects and self._becomes_readable(pid):
+            if suspects and self._becomes_readable(pid, found):
                 return self._ask(pid, opened, found, sleepers)
             if suspects:
                 found.unreadable.add(pid)
@@ -137,11 +142,29 @@ class MappingScanner:
         sleepers.learn(pid, mapped)
         return mapped
 
-    def _mapped_by(self, pid: int) -> Mapped:
+    def skip(self, pid: int) -> None:
+        """Take a process for unreadable, as long as a look waits for it.
+
+        Asking waits for the lock of its memory (mmap_lock), which a process can hold for as long
+        as it likes: by a page fault on a file system of its own that does not answer.
+        """
+        self._hung.add(pid)
+
+    def _mapped_by(self, pid: int, found: Mappers) -> Mapped:
         """A process's mappings of our files, also if its first thread has ended before others.
 
         Raises PermissionError.
         """
+        if pid in self._hung:
+            raise PermissionError
+        found.asking = pid, time.monotonic()
+        try:
+            return self._query(pid)
+        finally:
+            found.asking = None
+            self._hung.discard(pid)
+
+    def _query(self, pid: int) -> Mapped:
         for tid in self._kernel.threads(pid):
             try:
                 mappings = self._kernel.query(tid, *self._mount.numbers)
@@ -161,7 +184,7 @@ class MappingScanner:
             return []
         return [ino for ino, openers in opened.items() if openers.may_include(pid)]
 
-    def _becomes_readable(self, pid: int) -> bool:
+    def _becomes_readable(self, pid: int, found: Mappers) -> bool:
         """Wait a moment for a process that is about to give up what it is more privileged by.
 
         A child that has just been forked by such a process looks like this until it runs its own
@@ -173,7 +196,7 @@ class MappingScanner:
         for _ in range(_PATIENCE):
             time.sleep(_PATIENCE_SECONDS)  # in a worker thread
             try:
-                self._mapped_by(pid)
+                self._mapped_by(pid, found)
             except PermissionError:
                 continue
             return True
