@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -18,7 +19,7 @@ import pytest
 from tests.support.mount import ROOT, Mount, MountFactory
 from tests.support.waiting import eventually
 
-SECONDS = float(os.environ.get("SOAK_SECONDS", "20"))
+SECONDS = float(os.environ.get("SOAK_SECONDS", "15"))
 SOAKERS = 6
 MIB = 1 << 20
 BUDGETS = range(MIB // 4, 8 * MIB, 64 << 10)
@@ -75,20 +76,24 @@ class Pressure:
 
 def holdings(mounted: Mount) -> dict[str, int]:
     """What the daemon holds: descriptors, but for one a process that it watches, and threads."""
-    proc = Path(f"/proc/{mounted.process.pid}")
-    files = [os.readlink(entry) for entry in (proc / "fd").iterdir()]
-    return {
-        "fd": len([name for name in files if not name.startswith("/proc/")]),
-        "task": len(list((proc / "task").iterdir())),
-    }
+    tasks = Path(f"/proc/{mounted.process.pid}/task")
+    files = [name for name in descriptors(mounted).values() if not name.startswith("/proc/")]
+    return {"fd": len(files), "task": len(list(tasks.iterdir()))}
+
+
+def descriptors(mounted: Mount) -> dict[Path, str]:
+    """What the daemon has open; it opens and closes meanwhile."""
+    found = {}
+    for entry in Path(f"/proc/{mounted.process.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found[entry] = os.readlink(entry)
+    return found
 
 
 def memfd_blocks(mounted: Mount) -> int:
     """Blocks of memory in the daemon's memfds: what it really holds, by the kernel's account."""
-    files = Path(f"/proc/{mounted.process.pid}/fd")
-    return sum(
-        entry.stat().st_blocks for entry in files.iterdir() if "memfd:" in os.readlink(entry)
-    )
+    held = descriptors(mounted).items()
+    return sum(entry.stat().st_blocks for entry, name in held if "memfd:" in name)
 
 
 class Bound:
