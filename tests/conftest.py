@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.support.actor import compile_probe
 from tests.support.mount import DEFAULT_DEADLINE, MEMORY_LIMIT, Mount, MountFactory
@@ -22,6 +23,11 @@ def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
     if os.environ.get("CI") and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         report.longrepr = f"skipped, which counts as failed when CI is set: {report.longrepr}"
+
+
+# A test is not wrong for being slow once, on a machine with much else to do.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 @pytest.hookimpl(wrapper=True)
