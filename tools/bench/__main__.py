@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tools.bench import caching, core_cost, data_path, deciding, ioctl_cost, purging
+from tools.bench import caching, chunks, core_cost, data_path, deciding, ioctl_cost, purging
 from tools.bench.figures import Figures
 from tools.bench.plot import plot
 
@@ -76,6 +76,7 @@ def _measure_all(options: argparse.Namespace, say: Say) -> list[Figures]:
             "purging": lambda: purging.measure(work, quick, say),
             "deciding": lambda: deciding.measure(work, quick, say),
             "caching": lambda: caching.measure(work, quick, say),
+            "chunks": lambda: chunks.measure(work, quick, say),
         }
         wanted = [options.only] if options.only else _PARTS
         return [figures for part in wanted for figures in parts[part]()]
