@@ -45,18 +45,16 @@ def measure(work: Path, quick: bool, say: Callable[[str], None]) -> list[Figures
     )
     tables = []
     with volatile_mount(work, _LIMIT_SECONDS, budget=str(limit)) as mount, _limited(limit) as known:
-        group = (
-            "of a cgroup or as our budget" if known else "only as our budget, for want of cgroups"
-        )
+        group = "of a cgroup or our budget" if known else "of our budget only, without cgroups"
         for size in (64 << 10, _MIB):
             figures = Figures(
                 f"Chunks of {size >> 10} KiB: allocate, fill, read, free; {_THREADS} threads",
                 list(cases),
                 notes=[
                     f"Limit: {limit // _MIB} MiB, {group}; all chunks are half or twice as much.",
-                    "A free that gives pages back pays for them when they are filled again; a mark",
-                    "does not, but each call asks the daemon, a process in Python. The kernel stops",
-                    "who is at a limit; our purger runs beside, and can be overrun for a moment.",
+                    "A free that gives pages back pays for them when they are filled again;",
+                    "a mark does not, but each call asks the daemon, which is Python. The kernel",
+                    "stops who is at a limit; our purger runs beside, and can be overrun a moment.",
                 ],
             )
             for number in range(repetitions):

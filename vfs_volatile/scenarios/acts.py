@@ -6,11 +6,19 @@ A method gives the result of its step in words. An OSError is a result too: its 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 from collections.abc import Iterator
 
-from vfs_volatile import VRANGE_NONVOLATILE, VRANGE_VOLATILE, fvrange, fvrange_next, mvrange
+from vfs_volatile import (
+    VRANGE_NONVOLATILE,
+    VRANGE_VOLATILE,
+    AnonymousMemory,
+    fvrange,
+    fvrange_next,
+    mvrange,
+)
 from vfs_volatile.abi import ioctls
 from vfs_volatile.abi.ioctls import STATE_PURGED
 from vfs_volatile.scenarios.grammar import Arguments
@@ -38,7 +46,8 @@ class Acts:
         self._directory = directory
         self._byte = ord(letter)
         self._maps: dict[str, tuple[str, Mapping]] = {}
-        """Name -> the name of the open file that it was made with, and the mapping."""
+        """Name -> the name of the open file that it was made with or "", and the mapping."""
+        self._anonymous: list[AnonymousMemory] = []
 
     def become(self, letter: str) -> None:
         """In a forked child: it fills pages with a letter of its own."""
@@ -127,7 +136,7 @@ class Acts:
     def do_map(self, arguments: Arguments) -> str:
         fd = self._fd(arguments)
         size = pages_for(os.fstat(fd).st_size) * PAGE_SIZE
-        mapping = Mapping(
+        mapping = Mapping.of_file(
             fd,
             *_range(arguments, 0, size),
             shared=arguments["shared|private"] == "shared",
@@ -135,6 +144,15 @@ class Acts:
         )
         opened = str(arguments["FD"])
         self._maps[str(arguments.get("as", opened))] = opened, mapping
+        return OK
+
+    def do_anon(self, arguments: Arguments) -> str:
+        length = int(str(arguments["N"])) * PAGE_SIZE
+        memory = AnonymousMemory(length, mount=self._directory)
+        memory[:] = bytes([self._byte]) * length
+        self._anonymous.append(memory)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        self._maps[str(arguments["NAME"])] = "", Mapping(address, 0, length)
         return OK
 
     def do_unmap(self, arguments: Arguments) -> str:

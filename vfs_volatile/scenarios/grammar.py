@@ -62,6 +62,11 @@ VERBS: Mapping[str, Verb] = _table(
         "ok",
         "mmap(2) of the file or of some pages; NAME: as FD",
     ),
+    Verb(
+        "anon NAME N",
+        "ok",
+        "allocates N pages of anonymous memory and fills them; NAME is used like a mapping",
+    ),
     Verb("unmap MAPPING [RANGE]", "ok", "munmap(2), of some pages perhaps"),
     Verb("mlock MAPPING", "ok", "mlock(2)"),
     Verb(

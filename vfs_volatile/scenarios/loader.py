@@ -33,6 +33,7 @@ TOPICS = (
     "mvrange",
     "private mappings",
     "fork, exec, exit",
+    "anonymous memory",
     "lifetime",
     "touching",
     "reporting",
@@ -147,7 +148,7 @@ class _Reader:
         return " ".join(str(value).split())
 
     def _files(self, table: object) -> dict[str, str]:
-        if not isinstance(table, dict) or not table:
+        if not isinstance(table, dict):
             self._fail("'files' is not a table", 'write files = { f = "dddd" }')
         for name, pages in table.items():
             if not isinstance(pages, str) or not _FILE.fullmatch(pages):

@@ -26,18 +26,23 @@ _PUNCH_HOLE = 1 | 2
 
 
 class Mapping:
-    """One mmap(2). Offsets are bytes of the file."""
+    """Memory. Offsets are bytes of the file that it shows, or of itself if it is anonymous."""
 
-    def __init__(self, fd: int, start: int, length: int, *, shared: bool, writable: bool) -> None:
-        """Raises OSError."""
+    def __init__(self, address: int, start: int, length: int) -> None:
+        """Bytes from ``start`` on are at ``address``."""
+        self._address = address
+        self.start = start
+        self.length = length
+
+    @classmethod
+    def of_file(cls, fd: int, start: int, length: int, *, shared: bool, writable: bool) -> Mapping:
+        """mmap(2). Raises OSError."""
         protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
         kind = mmap.MAP_SHARED if shared else mmap.MAP_PRIVATE
         address = _libc.mmap(None, length, protection, kind, fd, start)
         if address == _MAP_FAILED:
             raise _os_error()
-        self._address = int(address)
-        self.start = start
-        self.length = length
+        return cls(int(address), start, length)
 
     def at(self, offset: int) -> int:
         """The address where byte ``offset`` of the file is mapped."""
