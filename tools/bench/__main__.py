@@ -22,7 +22,7 @@ from tools.bench.plot import plot
 
 Say = Callable[[str], None]
 
-_PARTS = ["core", "ioctl", "data", "purging", "deciding", "caching"]
+_PARTS = ["core", "ioctl", "data", "purging", "deciding", "caching", "chunks"]
 _LEAST_WIDTH = 110
 """Columns of the widest table."""
 

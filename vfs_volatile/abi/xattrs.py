@@ -33,6 +33,8 @@ MOUNT_PURGED = MOUNT_PREFIX + "purged"
 STATS = MOUNT_PREFIX + "stats"
 EVENTS_FROM = MOUNT_PREFIX + "events."
 """And a number: JSON of the events from that one on."""
+ANONYMOUS = MOUNT_PREFIX + "anonymous"
+"""JSON: the processes with anonymous memory, and why what is marked there is kept."""
 BLOCKED = MOUNT_PREFIX + "blocked"
 """JSON: what the last purges had to leave, and who forbade it."""
 FILES = {MOUNT_PREFIX + f"files.{order}": order for order in ("volatile", "purged", "resident")}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import time
 from typing import Any, NamedTuple
 
 from vfs_volatile.abi import xattrs
@@ -76,9 +77,22 @@ class Feed:
         return found
 
     def blocked(self) -> list[dict[str, Any]]:
-        """What the last purges had to leave."""
-        found: list[dict[str, Any]] = self._get(xattrs.BLOCKED)
-        return found
+        """What the last purges had to leave, and what processes keep of anonymous memory."""
+        files: list[dict[str, Any]] = self._get(xattrs.BLOCKED)
+        processes: list[dict[str, Any]] = self._get(xattrs.ANONYMOUS)
+        kept = [
+            {
+                "process": {"pid": found["pid"], "command": found["command"]},
+                "path": None,
+                "start": 0,
+                "length": found["kept"],
+                "last": time.time(),
+                "by": found["by"],
+            }
+            for found in processes
+            if found["by"]
+        ]
+        return [*files, *kept]
 
     def _ask(self, number: int) -> dict[str, Any]:
         answer: dict[str, Any] = self._get(f"{xattrs.EVENTS_FROM}{number}")

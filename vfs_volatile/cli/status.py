@@ -24,7 +24,7 @@ from vfs_volatile.abi.ioctls import (
 from vfs_volatile.abi.statistics import MEANINGS
 from vfs_volatile.cli.arguments import examples, size
 from vfs_volatile.cli.places import Place, explained, locate, locate_mount
-from vfs_volatile.cli.wording import blocker_line, blockers_line, path_of, span_of
+from vfs_volatile.cli.wording import blocker_line, blockers_line, path_of, process_name, span_of
 from vfs_volatile.client.calls import fvrange_next
 from vfs_volatile.errors import UserError
 from vfs_volatile.units import format_size
@@ -41,6 +41,9 @@ _HEADINGS = {
 
 _BLOCKED_SHOWN = 5
 """Of what could not be purged: the last few, the others are for --json."""
+
+_PROCESSES_SHOWN = 10
+"""Of those with anonymous memory: the ones with most."""
 
 Blocker = dict[str, Any]
 """A process that forbids a purge, see ``docs/watching.md``."""
@@ -167,8 +170,10 @@ def _row(run: FvrangeInfo) -> dict[str, int | str]:
 def _show_mount(place: Place, as_json: bool) -> None:
     stats = read_stats(place)
     blocked = _read_private(place, xattrs.BLOCKED)
+    anonymous = _read_private(place, xattrs.ANONYMOUS)
     if as_json:
-        print(json.dumps({"path": place.path, **stats, "blocked": blocked}))
+        lists = {"blocked": blocked, "anonymous": anonymous}
+        print(json.dumps({"path": place.path, **stats, **lists}))
         return
     last_purges: list[dict[str, Any]] = stats.pop("last_purges")
     for name, value in stats.items():
@@ -187,6 +192,19 @@ def _show_mount(place: Place, as_json: bool) -> None:
         _print_bytes(began, purge["bytes"], f" purged for {purge['cause']}")
     for entry in blocked[:_BLOCKED_SHOWN]:
         print(f"blocked: {path_of(entry)} {span_of(entry)} {blockers_line(entry['by'])}")
+    for process in anonymous[:_PROCESSES_SHOWN]:
+        print(_process_line(process))
+
+
+def _process_line(process: dict[str, Any]) -> str:
+    """What one process has of anonymous memory, and why what it marked is kept."""
+    sizes = ", ".join(
+        f"{format_size(process[name])} {name}" for name in ("resident", "volatile", "purged")
+    )
+    line = f"anonymous: {process_name(process['pid'], process['command'])} {sizes}"
+    if process["by"]:
+        line += f"; {format_size(process['kept'])} kept: {blockers_line(process['by'])}"
+    return line
 
 
 def _print_bytes(label: str, count: int, remark: str = "") -> None:

@@ -25,6 +25,8 @@ _RULES = {
     "unreadable": "perhaps mapped by {who}, whose mappings cannot be read",
     "held": "held by {who}",
     "not-agreed": "mapped by {who}, who has not agreed",
+    "shared": "shared with {who}, who has not marked it",
+    "silent": "held by {who}, who does not answer",
     "more": "and {count} more",
 }
 
@@ -40,7 +42,11 @@ def clock(seconds: float) -> str:
 
 
 def path_of(entry: Mapping[str, Any]) -> str:
-    """The path of a file below the mount; ``?`` if it has no name."""
+    """The path of a file below the mount, ``?`` if it has no name; or whose memory it is."""
+    if owner := entry.get("process"):
+        if isinstance(owner, int):
+            owner = {"pid": owner, "command": command_of(owner)}
+        return f"memory of {process_name(owner['pid'], owner['command'])}"
     path = entry["path"]
     return "?" if path is None else printable(path)
 
@@ -113,7 +119,8 @@ def _details(event: Mapping[str, Any]) -> str:
         case "purge":
             return f"{format_size(event['bytes'])} for {event['cause']}"
         case "block":
-            return f"{blockers_line(event['by'])} (wanted for {event['cause']})"
+            wanted = f" (wanted for {event['cause']})" if "cause" in event else ""
+            return f"{blockers_line(event['by'])}{wanted}"
         case _:
             return ""
 

@@ -149,6 +149,11 @@ class AnonymousSpace:
         """Can the process be asked? If not, nothing that it holds is dropped anywhere."""
         self.volatility = Volatility(self, lineage.memory, self.resident)
 
+    @property
+    def held(self) -> int:
+        """Pages of memory, those that it shares included."""
+        return len(self.resident)
+
     # ---- what the process says ----
 
     def mark(self, span: PageSpan, behavior: int) -> None:

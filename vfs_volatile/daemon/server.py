@@ -114,10 +114,10 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
     direct = DirectFiles(
         memory, tmpfs, why_not, tree.inodes, lambda ino: shim.invalidate(ino, -1, 0)
     )
-    purges = Purges(memory, shim.invalidate, looks, news, Anonymous(memory), direct.count)
+    purges = Purges(memory, shim.invalidate, looks, news, Anonymous(memory, journal), direct.count)
     aids = DebugAids(purges)
     addressed = Addressed(own, rules, tree.inodes, purges, electorate, journal, aids)
-    ranking = Ranking(tree.inodes)
+    ranking = Ranking(tree.inodes, purges.anonymous)
     facts = _facts(rules, electorate, triggers)
     where = {"metrics": metrics.url} if metrics is not None else {}
     control = Control(

@@ -15,10 +15,9 @@ from __future__ import annotations
 import errno
 import logging
 import secrets
-import select
-from collections import deque
 from collections.abc import Iterable, Iterator
-from itertools import count, islice
+from itertools import count as numbers
+from itertools import islice
 
 import trio
 from pyroaring import BitMap
@@ -27,13 +26,16 @@ from vfs_volatile.abi import anonymous as wire
 from vfs_volatile.abi.anonymous import OrderKind
 from vfs_volatile.abi.ioctls import BEHAVIOR_MASK, VRANGE_NONVOLATILE, VRANGE_VOLATILE
 from vfs_volatile.core.anonymous import AnonymousSpace, Lineage
+from vfs_volatile.core.history import Cause
 from vfs_volatile.core.memory import Memory
-from vfs_volatile.core.pages import PageSpan, page_set, runs
+from vfs_volatile.core.pages import PageSpan, count, page_set, runs
 from vfs_volatile.core.reclaim import Victim
 from vfs_volatile.errors import SyscallError
+from vfs_volatile.fs.attachment import Attachment, Order
 from vfs_volatile.fs.bitmaps import pages_in
-from vfs_volatile.fs.polls import Waiter
+from vfs_volatile.fs.journal import Journal, Kind
 from vfs_volatile.processes.identity import process_of_thread
+from vfs_volatile.units import PAGE_SIZE
 
 log = logging.getLogger(__name__)
 
@@ -45,75 +47,18 @@ _MOST_REGIONS = 1 << 16
 """Of one process."""
 
 
-class Order:
-    """What one process is asked to do. INVARIANT: ``done`` is set exactly when it is over."""
-
-    def __init__(self, number: int, kind: OrderKind, space: AnonymousSpace | None) -> None:
-        self.number = number
-        self.kind = kind
-        self.space = space
-        """Set unless it is to LOOK."""
-        self.pages = BitMap()
-        """What it is to drop; once it is fetched, what it was told to."""
-        self.fetched = False
-        self.done = trio.Event()
-
-
-class Attachment:
-    """One process that the library has attached."""
-
-    def __init__(self) -> None:
-        self.pid: int | None = None
-        """None until it has made a request of its own."""
-        self.spaces: dict[int, AnonymousSpace] = {}
-        """By the number of the region, which is the same in all processes that share one."""
-        self.addresses: dict[int, int] = {}
-        """Where a region begins."""
-        self.waiting: deque[Order] = deque()
-        self.fetched: dict[int, Order] = {}
-        """By number."""
-        self.changed: set[int] = set()
-        """Keys of the spaces of which it has told something, and perhaps not all yet."""
-        self.waiter: Waiter | None = None
-        self.silent = False
-        """Has it left an order unanswered, and asked for none since?"""
-        self.unborn: tuple[int, dict[int, AnonymousSpace]] | None = None
-        """Token and memory of the child that it is about to fork."""
-
-    def order(self, order: Order) -> None:
-        """Have it do something."""
-        self.waiting.append(order)
-        waiter, self.waiter = self.waiter, None
-        if waiter is not None:
-            try:
-                waiter.notify()
-            except OSError:  # the mount has been taken out
-                log.debug("process %s not woken", self.pid, exc_info=True)
-
-    def poll(self, waiter: Waiter | None) -> int:
-        """POLLPRI while there are orders; ``waiter`` is to be woken when some come."""
-        if waiter is not None:
-            self.waiter = waiter
-        return select.POLLPRI if self.waiting else 0
-
-    def is_silent(self, silent: bool) -> None:
-        """Nothing that it holds may be dropped as long as it is."""
-        self.silent = silent
-        for space in self.spaces.values():
-            space.answers = not silent
-
-
 class Anonymous:
     """All anonymous memory that counts into one mount."""
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: Memory, journal: Journal) -> None:
         # -- dependencies --
         self._memory = memory
+        self._journal = journal
         # -- mutable --
         self.attachments: list[Attachment] = []
-        self._keys = count(-1, -1)
-        self._regions = count(1)
-        self._orders = count(1)
+        self._keys = numbers(-1, -1)
+        self._regions = numbers(1)
+        self._orders = numbers(1)
         self._owners: dict[int, tuple[Attachment, int]] = {}
         """By key of the space: whose it is, and the number of the region."""
 
@@ -122,6 +67,11 @@ class Anonymous:
         """Pages of memory that all processes hold together."""
         lineages = {space.lineage for owner in self.attachments for space in owner.spaces.values()}
         return sum(lineage.charged for lineage in lineages)
+
+    def owner(self, key: int) -> Attachment | None:
+        """Whose memory it is; None for a child that is not born yet."""
+        found = self._owners.get(key)
+        return found[0] if found is not None else None
 
     @property
     def silent(self) -> int:
@@ -245,11 +195,27 @@ class Anonymous:
         for space, span in spans:
             if marks.mode == VRANGE_VOLATILE:
                 space.mark(span, marks.behavior)
+                self._record("mark", space, span, behavior=marks.behavior)
             else:
+                lost = count(space.volatility.purged, span)
                 space.unmark(span)
+                self._record("unmark", space, span, purged=lost * PAGE_SIZE)
         if marks.mode == VRANGE_NONVOLATILE:
             await self._wait_for_sharers(spans)
         return b""
+
+    def _record(
+        self,
+        kind: Kind,
+        space: AnonymousSpace,
+        span: PageSpan,
+        purged: int | None = None,
+        **details: object,
+    ) -> None:
+        owner, region = self._owners[space.ino]
+        start = owner.addresses[region] + span.first * PAGE_SIZE
+        length = (span.end - span.first) * PAGE_SIZE
+        self._journal.record(kind, None, [(start, length)], purged, process=owner.pid, **details)
 
     async def _wait_for_sharers(self, spans: list[tuple[AnonymousSpace, PageSpan]]) -> None:
         """Return when nobody is dropping a page that one of ``spans`` shares any more.
@@ -342,7 +308,7 @@ class Anonymous:
         """Let all processes tell what they hold now."""
         await self._ask_to_look(self.attachments)
 
-    async def drop(self, victims: Iterable[Victim]) -> int:
+    async def drop(self, victims: Iterable[Victim], cause: Cause) -> int:
         """Have the processes drop what was chosen, as far as it may go; the pages that it freed."""
         wanted: dict[AnonymousSpace, dict[OrderKind, BitMap]] = {}
         for victim in victims:
@@ -365,8 +331,20 @@ class Anonymous:
             }
         )
         held = {space.lineage: space.lineage.charged for space in wanted}
-        await self._carry_out(list(self._orders_for(wanted)))
+        orders = list(self._orders_for(wanted))
+        await self._carry_out(orders)
+        for _, order in orders:
+            self._record_drop(order, cause)
         return sum(max(0, before - lineage.charged) for lineage, before in held.items())
+
+    def _record_drop(self, order: Order, cause: Cause) -> None:
+        space = order.space
+        if space is None or space.ino not in self._owners:  # the process has ended meanwhile
+            return
+        dropped = order.pages & space.volatility.purged
+        if order.fetched and dropped:
+            span = PageSpan(dropped.min(), dropped.max() + 1)
+            self._record("purge", space, span, bytes=len(dropped) * PAGE_SIZE, cause=cause)
 
     def _orders_for(
         self, wanted: dict[AnonymousSpace, dict[OrderKind, BitMap]]
@@ -408,8 +386,9 @@ class Anonymous:
     def _give_up(self, orders: list[tuple[Attachment, Order]]) -> None:
         for attachment, order in orders:
             if not order.done.is_set() and not attachment.silent:
-                log.info("process %s does not answer", attachment.pid)
                 attachment.is_silent(True)
+                by = [{"rule": "silent", **attachment.name}]
+                self._journal.record("block", process=attachment.pid, by=by)
 
 
 def _marks(data: bytes) -> wire.Marks:

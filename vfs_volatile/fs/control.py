@@ -26,7 +26,8 @@ from vfs_volatile.errors import SyscallError
 from vfs_volatile.fs.addressed import Addressed
 from vfs_volatile.fs.aids import NAMES as AIDS
 from vfs_volatile.fs.aids import DebugAids
-from vfs_volatile.fs.anonymous import Attachment
+from vfs_volatile.fs.anonymous_view import processes_json
+from vfs_volatile.fs.attachment import Attachment
 from vfs_volatile.fs.direct import DirectFiles
 from vfs_volatile.fs.inode import Handle
 from vfs_volatile.fs.journal import Journal
@@ -344,7 +345,9 @@ class Control:
         """Raises SyscallError: EINVAL (syntax), EPERM (read-only), EOPNOTSUPP (no such)."""
         text = _text(value)
         if name == xattrs.BUDGET:
-            self._memory.set_budget(_parse(parse_size, text) // PAGE_SIZE)
+            new_size = _parse(parse_size, text)
+            await self._purges.anonymous.refresh()
+            self._memory.set_budget(new_size // PAGE_SIZE)
             self._direct.count()
             budget = self._memory.budget_pages * PAGE_SIZE
             self._journal.record("budget", bytes=budget, tid=tid)
@@ -373,6 +376,8 @@ class Control:
             return await self._ranking.largest(xattrs.FILES[name])
         if name == xattrs.BLOCKED:
             return self._news.blocked()
+        if name == xattrs.ANONYMOUS:
+            return processes_json(self._purges.anonymous)
         if name.startswith(xattrs.EVENTS_FROM):
             return self._journal.after(_parse(_number, name.removeprefix(xattrs.EVENTS_FROM)))
         raise SyscallError(errno.ENODATA)
@@ -431,6 +436,7 @@ class Control:
 def is_private(name: str) -> bool:
     """Does this attribute tell the names of files or who uses them, so to owners alone?"""
     return name.startswith(xattrs.EVENTS_FROM) or name in (
+        xattrs.ANONYMOUS,
         xattrs.BLOCKED,
         xattrs.BLOCKERS,
         *xattrs.FILES,

@@ -15,7 +15,7 @@ from vfs_volatile.processes.openers import Openers
 from vfs_volatile.store.detached import DetachedFile
 
 if TYPE_CHECKING:
-    from vfs_volatile.fs.anonymous import Attachment
+    from vfs_volatile.fs.attachment import Attachment
 
 _PATH_BYTES = 1024
 """What is said of a file's path: no more, however deep it lies."""

@@ -11,6 +11,8 @@ from operator import itemgetter
 import trio
 
 from vfs_volatile.core.address_space import AddressSpace
+from vfs_volatile.core.anonymous import AnonymousSpace
+from vfs_volatile.fs.anonymous import Anonymous
 from vfs_volatile.fs.inode import Inode
 from vfs_volatile.fs.journal import ANSWER_BYTES, within
 from vfs_volatile.units import PAGE_SIZE
@@ -23,13 +25,16 @@ _SHARE = 20
 serves."""
 
 
-def _droppable(space: AddressSpace) -> int:
+Space = AddressSpace | AnonymousSpace
+
+
+def _droppable(space: Space) -> int:
     """At most: there may be holes among the volatile pages."""
     volatility = space.volatility
     return min(space.held, volatility.pages - len(volatility.purged))
 
 
-_ORDERS: dict[str, Callable[[AddressSpace], int]] = {
+_ORDERS: dict[str, Callable[[Space], int]] = {
     "volatile": _droppable,
     "purged": lambda space: len(space.volatility.purged),
     "resident": lambda space: space.held,
@@ -49,9 +54,10 @@ class _Answer:
 class Ranking:
     """The files of a mount by how much of them may be purged, is purged, or is resident."""
 
-    def __init__(self, inodes: Mapping[int, Inode]) -> None:
+    def __init__(self, inodes: Mapping[int, Inode], anonymous: Anonymous) -> None:
         # -- dependencies --
         self._inodes = inodes
+        self._anonymous = anonymous
         # -- mutable --
         self._answers = {order: _Answer() for order in _ORDERS}
 
@@ -71,13 +77,18 @@ class Ranking:
                 answer.good_until = now + _SHARE * (now - started)
             return answer.json
 
-    async def _look(self, pages: Callable[[AddressSpace], int]) -> list[AddressSpace]:
-        largest: list[tuple[int, AddressSpace]] = []
+    async def _look(self, pages: Callable[[Space], int]) -> list[Space]:
+        largest: list[tuple[int, Space]] = [
+            (found, space)
+            for owner in self._anonymous.attachments
+            for space in owner.spaces.values()
+            if (found := pages(space))
+        ]
         least = 0
         """Pages: no file with less is among the largest."""
         inodes = iter(list(self._inodes.values()))
         while batch := list(islice(inodes, _SLICE)):
-            larger = [
+            larger: list[tuple[int, Space]] = [
                 (found, inode.space)
                 for inode in batch
                 if inode.space is not None and (found := pages(inode.space)) > least
@@ -88,7 +99,9 @@ class Ranking:
             await trio.lowlevel.checkpoint()
         return [space for _, space in largest]
 
-    def _text(self, space: AddressSpace) -> str:
+    def _text(self, space: Space) -> str:
+        if isinstance(space, AnonymousSpace):
+            return self._anonymous_text(space)
         inode = self._inodes.get(space.ino)
         return json.dumps(
             {
@@ -99,5 +112,21 @@ class Ranking:
                 "volatile": space.volatility.pages * PAGE_SIZE,
                 "purged": len(space.volatility.purged) * PAGE_SIZE,
                 "opens": inode.opens if inode is not None else 0,
+            }
+        )
+
+    def _anonymous_text(self, space: AnonymousSpace) -> str:
+        """As a file, but with a process where that has a path."""
+        owner = self._anonymous.owner(space.ino)
+        return json.dumps(
+            {
+                "inode": 0,
+                "path": None,
+                "process": owner.name if owner is not None else None,
+                "size": space.lineage.pages * PAGE_SIZE,
+                "resident": space.held * PAGE_SIZE,
+                "volatile": space.volatility.pages * PAGE_SIZE,
+                "purged": len(space.volatility.purged) * PAGE_SIZE,
+                "opens": 0,
             }
         )
