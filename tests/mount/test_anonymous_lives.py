@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.anonymous import Family, compile_client
+from tests.support.anonymous import Family, Process, compile_client
 from tests.support.fvrange import PAGE
 from tests.support.mount import Mount, MountFactory
 from tests.support.mountinfo import detach
@@ -160,6 +160,51 @@ def test_the_daemon_is_killed_at_any_point(family: Family, doomed: MountFactory,
     child = family.fork(process)
     assert child.ask("mark 0 1 1") == "ENOTCONN"
     assert len(child.show()) == 64
+
+
+# ---- between fetching an order and doing it ----
+
+
+@contextmanager
+def one_purge(mount: Mount) -> Iterator[None]:
+    """Purge all there is, beside what the test does."""
+    thread = threading.Thread(target=purge, args=[mount])
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def _is_about_to_drop(process: Process) -> bool:
+    return eventually(lambda: process.number("fetched") > 0)
+
+
+def test_what_is_taken_back_after_the_order_is_intact(family: Family, mount: MountFactory) -> None:
+    mounted = mount()
+    process = family.first().start(mounted.path, 4)
+    process.fill(0, 4, "a")
+    process.mark(0, 4)
+    process.ask("slow 400")
+    with one_purge(mounted):
+        assert _is_about_to_drop(process)
+        assert process.unmark(0, 2) == 0
+    assert process.show() == "aaXX"
+
+
+def test_after_taking_back_no_sharer_loses_the_page(family: Family, mount: MountFactory) -> None:
+    """The parent has fetched its order; the child's call returns when that is done."""
+    mounted = mount()
+    parent = family.first().start(mounted.path, 4)
+    parent.fill(0, 4, "a")
+    parent.mark(0, 4)
+    child = family.fork(parent)
+    parent.ask("slow 400")
+    with one_purge(mounted):
+        assert _is_about_to_drop(parent)
+        child.unmark(0, 4)
+        seen = parent.show()
+    assert parent.show() == seen == "XXXX"
 
 
 # ---- processes that do not answer ----
@@ -309,6 +354,27 @@ def test_fork_storms_while_the_purger_asks(family: Family, mount: MountFactory) 
     assert parent.show() == "X" * 64
     assert parent.unmark(0, 64) == 64
     assert eventually(lambda: mounted.stats()["anonymous_processes"] == 1)
+
+
+def test_a_child_that_cannot_be_attached_loses_nothing(family: Family, mount: MountFactory) -> None:
+    """fork copies marks as best it can: without a descriptor left the child has none."""
+    mounted = mount()
+    parent = family.first().start(mounted.path, 4)
+    parent.fill(0, 4, "a")
+    parent.mark(0, 4)
+    parent.number("full")
+    child = family.fork(parent)
+    parent.fill(0, 1, "b")
+    purge(mounted)
+    assert (parent.show(), child.show()) == ("Xaaa", "aaaa")
+    assert child.ask("unmark 0 4") == "ENOTCONN"
+    family.end([child])
+
+    def gone() -> bool:
+        purge(mounted)
+        return parent.show() == "XXXX"
+
+    assert eventually(gone)
 
 
 def test_children_killed_while_they_are_asked(family: Family, mount: MountFactory) -> None:

@@ -19,6 +19,9 @@
  *   threads COUNT ROUNDS      so many threads mark, take back and fill pages; pages found purged
  *   storm COUNT      that many children one after the other, each ends at once
  *   exec PROGRAM     run another program in its place
+ *   slow MILLISECONDS          from now on the library sleeps between fetching an order and doing it
+ *   fetched          how many orders to drop pages it has fetched
+ *   full             allow no more open files than there are
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -31,12 +34,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "fvrange_anon.h"
+#include "native/libfvrange/protocol.h"
 
 #define MOST_SPANS 2048
 
@@ -45,7 +51,23 @@ static size_t pages, page_size;
 static _Thread_local sigjmp_buf after_sigbus;
 static _Thread_local char *volatile sigbus_address;
 static char heal_with;
-static atomic_int healed, failures;
+static atomic_int healed, failures, slow_ms, fetched;
+
+/* The library's ioctl(2): linked with --wrap=ioctl. */
+int __real_ioctl(int fd, unsigned long request, ...);
+int __wrap_ioctl(int fd, unsigned long request, void *argument);
+
+int __wrap_ioctl(int fd, unsigned long request, void *argument)
+{
+    int result = __real_ioctl(fd, request, argument);
+
+    if (request == ANON_FETCH && result == 0 &&
+        ((struct anon_order *)argument)->kind != ANON_LOOK) {
+        fetched++;
+        usleep((useconds_t)slow_ms * 1000);
+    }
+    return result;
+}
 
 static void on_sigbus(int number, siginfo_t *info, void *context)
 {
@@ -274,6 +296,15 @@ static void many_threads(int count, int rounds)
         say_number(purged);
 }
 
+static void allow_no_more_files(void)
+{
+    int next = dup(0);
+    struct rlimit limit = {(rlim_t)next, (rlim_t)next};
+
+    close(next);
+    say_result(setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+
 static void serve(char *line)
 {
     char text[600] = "", letter;
@@ -318,6 +349,13 @@ static void serve(char *line)
         many_threads((int)count, rounds);
     } else if (sscanf(line, "storm %d", &rounds) == 1) {
         many_children(rounds);
+    } else if (sscanf(line, "slow %d", &rounds) == 1) {
+        slow_ms = rounds;
+        say("ok");
+    } else if (!strcmp(line, "fetched")) {
+        say_number((unsigned long long)fetched);
+    } else if (!strcmp(line, "full")) {
+        allow_no_more_files();
     } else if (sscanf(line, "exec %599s", text) == 1) {
         execl(text, text, (char *)NULL);
         say_error();

@@ -27,7 +27,7 @@ def compile_client(directory: Path, sanitizer: str | None = None) -> Path:
     extra = [f"-fsanitize={sanitizer}", "-fno-omit-frame-pointer"] if sanitizer else []
     gcc = ["gcc", "-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", "-Werror", *extra]
     sources: list[str | Path] = ["-I", PACKAGE, SOURCE, *LIBRARY_SOURCES]
-    command = [*gcc, *sources, "-o", program, "-pthread"]
+    command = [*gcc, *sources, "-o", program, "-pthread", "-Wl,--wrap=ioctl"]
     subprocess.run(command, check=True, timeout=120)
     return program
 

@@ -11,7 +11,7 @@ from vfs_volatile.abi.ioctls import VRANGE_FULL, VRANGE_PARTIAL, vrange_priority
 from vfs_volatile.core.anonymous import AnonymousSpace, Lineage
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import PageSpan
-from vfs_volatile.core.reclaim import choose
+from vfs_volatile.core.reclaim import Round, choose
 
 PAGES = 8
 ALL = PageSpan(0, PAGES)
@@ -49,10 +49,12 @@ class World:
         space.report(ALL, held, BitMap(alone), BitMap(purged))
         space.told_all()
 
-    def victims(self, need: int = 1000) -> dict[int, set[int]]:
+    def victims(
+        self, need: int = 1000, barred: dict[int, BitMap] | None = None
+    ) -> dict[int, set[int]]:
         """What is chosen, by key of the space."""
         found: dict[int, set[int]] = {}
-        for victim in choose(self.memory.queue, need, {}):
+        for victim in choose(self.memory.queue, need, barred or {}):
             for span in victim.spans:
                 found.setdefault(victim.entry.space.ino, set()).update(range(*span))
         return found
@@ -185,6 +187,30 @@ def test_a_partial_range_gives_what_it_can(world: World) -> None:
     child = world.fork(parent)
     child.unmark(PageSpan(0, 3))
     assert world.victims(2) == {parent.ino: {3, 4}, child.ino: {3, 4}}
+
+
+@pytest.mark.parametrize(
+    ("behavior", "left"), [(VRANGE_PARTIAL, set(range(2, PAGES))), (VRANGE_FULL, set())]
+)
+def test_what_a_process_has_refused_to_drop_is_left_out(
+    world: World, behavior: int, left: set[int]
+) -> None:
+    parent = world.first()
+    parent.mark(ALL, behavior)
+    child = world.fork(parent)
+    expected = {parent.ino: left, child.ino: left} if left else {}
+    assert world.victims(barred={child.ino: BitMap([0, 1])}) == expected
+
+
+def test_a_round_asks_for_nothing_twice(world: World) -> None:
+    space = world.first()
+    space.mark(ALL, VRANGE_PARTIAL)
+    passing = Round(world.memory)
+    first = passing.choose(PAGES)
+    passing.done(first)  # and the process has dropped nothing
+    assert first
+    assert not passing.choose(PAGES)
+    assert passing.finished
 
 
 def test_one_that_ends_holds_nothing(world: World) -> None:

@@ -14,7 +14,7 @@ and a fork is told before it happens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import count as numbers
 
 from pyroaring import BitMap
@@ -264,12 +264,25 @@ class AnonymousSpace:
         self.volatility.check(everything)
 
 
-def in_parts(space: AnonymousSpace, entry: VolatileRange, pages: BitMap) -> Iterator[Together]:
-    """As much of ``pages`` of a PARTIAL range as may go, in as few parts as that takes."""
+def in_parts(
+    space: AnonymousSpace, entry: VolatileRange, pages: BitMap, barred: Mapping[int, BitMap]
+) -> Iterator[Together]:
+    """As much of ``pages`` of ``entry`` as may go, in as few parts as that takes.
+
+    Of a FULL range that is all or nothing. ``barred``: by space, what is to stay in any case.
+    """
     found = space.together(entry, pages)
-    if found is not None:
+    if found is not None and not _meets(found, barred):
         yield found
-    elif len(pages) > 1:
+    elif entry.partial and len(pages) > 1:
         middle = pages[len(pages) // 2]
-        yield from in_parts(space, entry, pages & page_set(PageSpan(0, middle)))
-        yield from in_parts(space, entry, pages - page_set(PageSpan(0, middle)))
+        below = page_set(PageSpan(0, middle))
+        yield from in_parts(space, entry, pages & below, barred)
+        yield from in_parts(space, entry, pages - below, barred)
+
+
+def _meets(together: Together, barred: Mapping[int, BitMap]) -> bool:
+    return any(
+        entry.space.ino in barred and pages.intersect(barred[entry.space.ino])
+        for entry, pages in together.items()
+    )

@@ -44,15 +44,24 @@ class Round:
         self._memory = memory
         self._reached: Order | None = None
         self.barred: dict[int, BitMap] = {}
-        """What the looks of this round found."""
+        """What the looks of this round found, and what processes did not drop."""
         self.met_anonymous = False
-        """Did it meet memory that processes hold, who may keep it without being barred here?"""
+        """Did it meet memory of processes? Much of that may be kept without being barred here."""
         self.finished = False
         """Has it come to the end of the queue?"""
 
     def choose(self, need: int) -> list[Victim]:
         """Victims of the next slice that free up to ``need`` pages; perhaps none, see finished."""
         return choose(self._walk(), need, self.barred)
+
+    def done(self, victims: Iterable[Victim]) -> None:
+        """``victims`` of processes have been asked for: what they still hold they keep."""
+        for victim in victims:
+            space = victim.entry.space
+            if isinstance(space, AnonymousSpace):
+                kept = self.barred.setdefault(space.ino, BitMap())
+                for span in victim.spans:
+                    kept |= space.resident & page_set(span)
 
     def _walk(self) -> Iterator[VolatileRange]:
         seen = 0
@@ -82,7 +91,7 @@ def choose(entries: Iterable[VolatileRange], need: int, barred: Barred) -> list[
     left = iter(entries)
     while need > 0 and (entry := next(left, None)) is not None:
         if isinstance(entry.space, AnonymousSpace):
-            found = _anonymous_victims(entry, entry.space, need)
+            found = _anonymous_victims(entry, entry.space, need, barred)
         else:
             found = _victims(entry, entry.space, need, barred.get(entry.space.ino, _NONE))
         victims += found
@@ -102,18 +111,18 @@ def _victims(entry: VolatileRange, space: AddressSpace, need: int, barred: BitMa
     return [Victim(entry, list(runs(chosen)), len(chosen))] if chosen else []
 
 
-def _anonymous_victims(entry: VolatileRange, space: AnonymousSpace, need: int) -> list[Victim]:
+def _anonymous_victims(
+    entry: VolatileRange, space: AnonymousSpace, need: int, barred: Barred
+) -> list[Victim]:
     """Pages of ``entry``, and what goes with them in other processes."""
     pages = space.resident & page_set(entry.span)
-    if not entry.partial:
-        together = space.together(entry, pages)
-        return _victims_of(together) if together else []
+    if entry.partial:
+        pages = space.allowed(pages) - barred.get(space.ino, _NONE)
     victims: list[Victim] = []
-    pages = space.allowed(pages)
     while need > 0 and pages:
-        wanted = BitMap(islice(pages, need))
-        pages -= wanted
-        for together in in_parts(space, entry, wanted):
+        wanted = BitMap(islice(pages, need)) if entry.partial else pages
+        pages = pages - wanted
+        for together in in_parts(space, entry, wanted, barred):
             found = _victims_of(together)
             victims += found
             need -= sum(victim.resident for victim in found)

@@ -262,6 +262,7 @@ class Anonymous:
 
     def _report(self, attachment: Attachment, report: wire.Report) -> bytes:
         self._heard_of(attachment)
+        self._forget_unborn(attachment)  # a fork is over when the parent speaks again
         if report.pages:
             space = self._space(attachment, report.region)
             self._apply(space, report)
@@ -353,9 +354,11 @@ class Anonymous:
             if space.ino not in self._owners or not space.answers:
                 continue
             for kind, pages in kinds.items():
-                order = Order(next(self._orders), kind, space)
-                order.pages = space.allowed(pages)
-                if order.pages:
+                left = iter(list(runs(space.allowed(pages))))
+                while part := list(islice(left, wire.MAX_RUNS)):
+                    order = Order(next(self._orders), kind, space)
+                    for span in part:
+                        order.pages |= page_set(span)
                     yield self._owners[space.ino][0], order
 
     async def _ask_to_look(self, attachments: Iterable[Attachment]) -> None:

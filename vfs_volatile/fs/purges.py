@@ -238,6 +238,7 @@ class Purges:
     async def _begin(self, batch: list[Victim], this: Round, cause: Cause) -> list[Drain]:
         """Begin to purge what was chosen of files; what was of processes has gone after this."""
         self.history.record(cause, await self.anonymous.drop(batch, cause), time.time())
+        this.done(batch)
         spaces = {victim.entry.space for victim in batch}
         found = await self.looks.objections(
             {space for space in spaces if isinstance(space, AddressSpace)}
