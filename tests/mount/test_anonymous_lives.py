@@ -343,6 +343,12 @@ def test_threads_never_lose_a_page_unreported(family: Family, mount: MountFactor
         assert process.number("threads 8 150") > 0
 
 
+def test_a_signal_handler_may_interrupt_a_call(family: Family, mount: MountFactory) -> None:
+    mounted = mount()
+    process = family.first().start(mounted.path, 2)
+    assert process.ask("interrupt 600") == "ok"
+
+
 def test_fork_storms_while_the_purger_asks(family: Family, mount: MountFactory) -> None:
     mounted = mount(deadline=60)
     parent = family.first().start(mounted.path, 64)

@@ -17,6 +17,7 @@
  *   fork NAME | clone NAME    a child, by fork(2) or behind the library's back, that takes orders
  *                             from NAME.in and answers to NAME.out; its pid
  *   threads COUNT ROUNDS      so many threads mark, take back and fill pages; pages found purged
+ *   interrupt ROUNDS marks and takes back page 1 so often, while a handler does it with page 0
  *   storm COUNT      that many children one after the other, each ends at once
  *   exec PROGRAM     run another program in its place
  *   slow MILLISECONDS          from now on the library sleeps between fetching an order and doing it
@@ -38,6 +39,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -296,6 +298,32 @@ static void many_threads(int count, int rounds)
         say_number(purged);
 }
 
+static void on_alarm(int number)
+{
+    int kept = errno;
+
+    (void)number;
+    if (mvrange(base, page_size, VRANGE_VOLATILE, VRANGE_PARTIAL, NULL) < 0 ||
+        mvrange(base, page_size, VRANGE_NONVOLATILE, 0, NULL) < 0)
+        failures++;
+    healed++;
+    errno = kept;
+}
+
+static void interrupt(int rounds)
+{
+    struct itimerval often = {{0, 300}, {0, 300}}, never = {{0, 0}, {0, 0}};
+
+    failures = healed = 0;
+    signal(SIGALRM, on_alarm);
+    setitimer(ITIMER_REAL, &often, NULL);
+    for (int i = 0; i < rounds; i++)
+        if (mvrange(base + page_size, page_size, i % 2, 0, NULL) < 0)
+            failures++;
+    setitimer(ITIMER_REAL, &never, NULL);
+    say(failures ? "failed" : healed ? "ok" : "never interrupted");
+}
+
 static void allow_no_more_files(void)
 {
     int next = dup(0);
@@ -354,6 +382,8 @@ static void serve(char *line)
         say("ok");
     } else if (!strcmp(line, "fetched")) {
         say_number((unsigned long long)fetched);
+    } else if (sscanf(line, "interrupt %d", &rounds) == 1) {
+        interrupt(rounds);
     } else if (!strcmp(line, "full")) {
         allow_no_more_files();
     } else if (sscanf(line, "exec %599s", text) == 1) {
