@@ -23,7 +23,7 @@ from tests.support.waiting import eventually
 from vfs_volatile.abi import anonymous as wire
 
 SANITIZERS = ("thread", "address")
-QUICK = 0.8
+QUICK = 1.7
 """Seconds: less than a process that does not answer is waited for."""
 
 

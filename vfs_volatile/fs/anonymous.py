@@ -39,8 +39,8 @@ from vfs_volatile.units import PAGE_SIZE
 
 log = logging.getLogger(__name__)
 
-ANSWER_SECONDS = 1.0
-"""How long a process has to answer. Its helper thread needs a millisecond, if it gets a CPU."""
+ANSWER_SECONDS = 2.0
+"""How long a process has to answer. Its helper thread needs a millisecond, once it gets a CPU."""
 _MOST_PAGES = 1 << 26
 """Of one allocation: 256 GiB. What is kept here of a claim grows with its size."""
 _MOST_REGIONS = 1 << 16
