@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,12 @@ def shared_zero_mount(
     shared = SharedMount(lambda: Mount(tmp_path_factory.mktemp("zero"), watchdog, probe, **options))
     yield shared
     shared.end()
+
+
+@pytest.fixture(params=PATHS)
+def zero_mount(request: pytest.FixtureRequest, mount: MountFactory) -> MountFactory:
+    """As ``mount``, where purged pages read as zeros, on both data paths."""
+    return partial(mount, access="zero", **PATHS[request.param])
 
 
 @pytest.fixture

@@ -150,10 +150,17 @@ def test_a_mapping_that_a_child_inherited_is_a_user(last: Mount) -> None:
     assert eventually(lambda: volatile(file.path) == "")
 
 
-@pytest.mark.parametrize("behavior", [0, ZERO])
-def test_purged_pages_are_zeros_then_and_no_error(last: Mount, behavior: int) -> None:
+def test_purged_pages_are_zeros_then_and_no_error(last: Mount) -> None:
+    purged_pages_are_zeros_then(last)
+
+
+def test_purged_pages_that_read_as_zeros_are_zeros_then(zero_mount: MountFactory) -> None:
+    purged_pages_are_zeros_then(zero_mount(lifetime="last-close"))
+
+
+def purged_pages_are_zeros_then(last: Mount) -> None:
     file = last.file("file", 4)
-    file.mark(behavior=behavior)
+    file.mark()
     file.purge(*pages(1, 2))
     file.close()
     assert eventually(lambda: volatile(file.path) == "")
@@ -164,8 +171,11 @@ def test_purged_pages_are_zeros_then_and_no_error(last: Mount, behavior: int) ->
     assert again.unmark() == 0
 
 
-def test_what_was_written_to_a_purged_page_is_zeros_everywhere_then(last: Mount) -> None:
+def test_what_was_written_to_a_purged_page_is_zeros_everywhere_then(
+    zero_mount: MountFactory,
+) -> None:
     """Also where the kernel had cached it: the file says one thing to all who open it."""
+    last = zero_mount(lifetime="last-close")
     file = last.file("file", 4)
     file.mark(behavior=ZERO)
     file.purge()

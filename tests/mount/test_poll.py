@@ -100,8 +100,8 @@ def test_what_purges_nothing_is_no_news(fs: Mount, file: VFile) -> None:
     assert polled(hole.fd) == READY, "a hole has nothing to lose"
 
 
-def test_unmarking_what_reads_as_zeros_is_no_news(fs: Mount) -> None:
-    file = fs.file("file", 2)
+def test_unmarking_what_reads_as_zeros_is_no_news(zero_fs: Mount) -> None:
+    file = zero_fs.file("file", 2)
     file.mark(behavior=ZERO)
     file.purge()
     file.ranges()

@@ -332,9 +332,10 @@ def test_votes_of_the_dead_purge_nothing_when_nobody_has_the_file_open(
 
 
 def test_what_was_written_to_a_purged_page_outlives_the_last_voter(
-    file: VFile, stage: Stage
+    zero_mount: MountFactory, stage: Stage
 ) -> None:
     """What the kernel has cached, and what the file system holds, stay the same."""
+    file = zero_mount(semantics="kim").file("file", 4)
     one, two = stage.voter().map(file), stage.voter().map(file)
     one.agree(behavior=ZERO)
     two.agree(behavior=ZERO)

@@ -29,6 +29,9 @@ from vfs_volatile.core.votes import Votes
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.units import PAGE_SIZE, pages_for
 
+_FEW_PAGES = 256
+"""So many may be looked at one by one; what lies between them may be far more."""
+
 
 class Run(NamedTuple):
     """What NEXT answers: volatile bytes of one range that are all purged or all not."""
@@ -137,8 +140,11 @@ class AddressSpace(Content):
 
     def restore(self, purged: BitMap) -> None:
         """Make purged pages zero-filled and clean: somebody has been told."""
+        if len(purged) > _FEW_PAGES:  # else there is one look for each run
+            self.look(PageSpan(purged.min(), purged.max() + 1))
         for run in runs(purged):
-            self.look(run)
+            if len(purged) <= _FEW_PAGES:
+                self.look(run)
             self._drop(run)
             self._keep_page(run)
             self.volatility.forget_purged(run)
