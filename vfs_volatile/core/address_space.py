@@ -89,7 +89,11 @@ class AddressSpace(Content):
 
     def mark_many(self, spans: list[ByteSpan], behavior: int) -> list[int]:
         """:meth:`mark` for each of ``spans``, in their order, faster."""
-        pages = [self.span_of(*span) for span in spans] if self._in_order(spans) else []
+        size = self.size
+        pages = []
+        if self._in_order(spans):
+            ends = [(start, min(start + length, size)) for start, length in spans]
+            pages = [pages_covered(start, max(start, end), size) for start, end in ends]
         if not self.volatility.mark_new(pages, behavior):
             return [self.mark(*span, behavior) for span in spans]
         return (
@@ -100,7 +104,10 @@ class AddressSpace(Content):
 
     def unmark_many(self, spans: list[ByteSpan]) -> list[int]:
         """:meth:`unmark` for each of ``spans``, in their order, faster."""
-        pages = [self.touched(*span) for span in spans] if self._in_order(spans) else []
+        size = self.size
+        pages = []
+        if self._in_order(spans):
+            pages = [pages_touched(start, min(start + length, size)) for start, length in spans]
         if self.volatility.purged or not self.volatility.unmark_whole(pages):
             return [self.unmark(*span) for span in spans]
         for span in pages if self.votes.ballots else []:

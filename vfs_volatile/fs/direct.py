@@ -76,6 +76,7 @@ class DirectFiles:
         """Those of them that nobody has open."""
         self._stirred = trio.Event()
         self._asleep = False
+        self._next_look = 0.0
         self._hurry = trio.Event()
         """Set when the next look is not to wait for its time."""
         self._pause = _LEAST_SECONDS
@@ -115,14 +116,11 @@ class DirectFiles:
         """An open of ``inode`` has ended; is it certain that nobody has it open or mapped?"""
         if inode.opens or inode.number not in self._live:
             return not inode.opens
-        backing = self._backing.pop(inode.number, None)
-        if backing is not None:
-            shim.backing_close(backing)
-        if self._at_rest(inode):
-            return True
-        pause = _LEAST_SECONDS
-        self._closed[inode.number] = _Closed(inode, trio.current_time() + pause, pause)
-        self._hurry.set()
+        # Not at once: the kernel lets go of the file a moment after it has sent RELEASE.
+        due = trio.current_time() + _LEAST_SECONDS
+        self._closed[inode.number] = _Closed(inode, due, _LEAST_SECONDS)
+        if self._next_look > due:
+            self._hurry.set()
         return False
 
     def count(self) -> None:
@@ -152,6 +150,7 @@ class DirectFiles:
             except Exception:  # a bug here must not take the files of the mount with it
                 log.exception("looking at files failed")
                 pause = _MOST_SECONDS
+            self._next_look = trio.current_time() + pause
             with trio.move_on_after(pause):
                 await self._hurry.wait()
 
@@ -200,18 +199,23 @@ class DirectFiles:
         self._backing[inode.number] = backing
         return backing
 
+    def _take_from_kernel(self, number: int) -> None:
+        """Nobody has it open. It is given anew when it is opened."""
+        backing = self._backing.pop(number, None)
+        if backing is not None:
+            shim.backing_close(backing)
+
     def _at_rest(self, inode: Inode) -> bool:
         """Nobody has it open. Nobody mapped either? Then nothing of it changes unseen any more."""
         assert inode.space is not None
         assert inode.file is not None
+        self._take_from_kernel(inode.number)
         if inode.file.in_use():
             return False
         inode.space.look_for_refilled()
         inode.space.keeps_pages = False
         inode.at_rest()
-        del self._live[inode.number]
-        self._closed.pop(inode.number, None)
-        self.count()
+        del self._live[inode.number], self._closed[inode.number]
         return True
 
     def _look_at_closed(self) -> list[Inode]:
@@ -219,6 +223,7 @@ class DirectFiles:
         now = trio.current_time()
         unmapped = []
         for number in [number for number in self._closed if number not in self._inodes]:
+            self._take_from_kernel(number)
             del self._closed[number], self._live[number]
         for closed in [closed for closed in self._closed.values() if closed.due <= now]:
             if self._at_rest(closed.inode):
