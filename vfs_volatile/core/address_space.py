@@ -21,7 +21,15 @@ from pyroaring import BitMap
 from vfs_volatile.core.consent import Ballot, Process
 from vfs_volatile.core.content import Content
 from vfs_volatile.core.memory import Memory
-from vfs_volatile.core.pages import LAST_PAGE, PageSpan, PageStore, page_set, runs
+from vfs_volatile.core.pages import (
+    LAST_PAGE,
+    PageSpan,
+    PageStore,
+    page_set,
+    pages_covered,
+    pages_touched,
+    runs,
+)
 from vfs_volatile.core.ranges import AT_ONCE
 from vfs_volatile.core.residency import ByteSpan
 from vfs_volatile.core.volatility import Drain, Volatility
