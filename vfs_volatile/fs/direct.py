@@ -125,7 +125,7 @@ class DirectFiles:
 
     def count(self) -> None:
         """Count what the files hold now."""
-        if self._tmpfs is None:
+        if self._tmpfs is None or not self._tmpfs.used:
             return
         held = self._tmpfs.held_pages()
         if held != self._held:

@@ -63,10 +63,13 @@ class DetachedTmpfs:
         finally:
             os.close(context)
         self._limit_pages = limit_pages
+        self.used = False
+        """Has a file ever been made?"""
         self._open: OrderedDict[str, int] = OrderedDict()
 
     def make_file(self, ino: int) -> DetachedFile:
         """A new, empty file for inode ``ino``. Raises OSError."""
+        self.used = True
         name = str(ino)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOATIME
         self._keep(name, os.open(name, flags, 0o600, dir_fd=self._root))
@@ -79,9 +82,9 @@ class DetachedTmpfs:
 
     def limit(self, pages: int) -> None:
         """Let the files hold ``pages`` together, or what they hold already: then ENOSPC."""
-        pages = max(pages, self.held_pages(), 1)  # 0 would mean no limit
         if pages == self._limit_pages:
             return
+        pages = max(pages, self.held_pages(), 1)  # 0 would mean no limit
         flags = _FSPICK_CLOEXEC | _FSPICK_EMPTY_PATH
         context = _system_call(_FSPICK, self._root, b"", flags)
         try:
