@@ -93,6 +93,9 @@ def test_errors_cannot_be_asked_for_on_it(direct: Mount) -> None:
                 mark()
             assert caught.value.errno == errno.EOPNOTSUPP
     assert file.ranges() == other.ranges() == []
+    refused = run("mark", file.path, "--sigbus")
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+    assert "mark it --zero" in refused.stderr
 
 
 def test_on_a_mount_with_errors_it_is_for_what_is_marked_zero_before_it_is_open(fs: Mount) -> None:

@@ -24,6 +24,8 @@ _MENDS = {
     errno.ENOTTY: "give a regular file of a vfs-volatile mount",
     errno.ENODATA: "give the mount point, not a bind mount of a directory in it",
     errno.ETXTBSY: "wait until the program has ended",
+    errno.EOPNOTSUPP: "its purged pages read as zeros (see 'status'); mark it --zero,"
+    " or mount with -o passthrough=off",
 }
 
 
