@@ -500,6 +500,13 @@ def test_a_file_is_made_and_grown_but_never_cut(fs: Mount) -> None:
         assert file.size == 3 * PAGE
 
 
+def test_a_closed_file_says_so(file: VolatileFile) -> None:
+    file.close()
+    for call in (file.read, file.mark, file.unmark, file.populate, file.pinned, file.ranges):
+        with pytest.raises(ValueError, match="the file is closed"):
+            call()
+
+
 def test_nothing_is_left_open(file: VolatileFile) -> None:
     before = set(os.listdir("/proc/self/fd"))
     with file.pinned(), file.pinned(*pages(3)):

@@ -41,7 +41,8 @@ class VolatileFile:
                 numpy.frombuffer(pin.view, "f8").sum()
 
     ``start`` and ``length`` are bytes of the file; a length of 0 reaches to its end. All methods
-    raise OSError: ENOTTY (the file is on no vfs-volatile mount), ENOTCONN (the daemon has gone).
+    raise OSError: ENOTTY (the file is on no vfs-volatile mount), ENOTCONN (the daemon has gone);
+    and ValueError when the file is closed.
     """
 
     def __init__(
@@ -62,10 +63,12 @@ class VolatileFile:
     @property
     def size(self) -> int:
         """Bytes of the file."""
-        return os.fstat(self._fd).st_size
+        return os.fstat(self.fileno()).st_size
 
     def fileno(self) -> int:
-        """The descriptor, for ``fvrange_purge`` and the like."""
+        """The descriptor, for ``fvrange_purge`` and the like. Raises ValueError when closed."""
+        if self._fd < 0:
+            raise ValueError("the file is closed")
         return self._fd
 
     # ---- volatility ----
@@ -75,21 +78,21 @@ class VolatileFile:
 
         ``behavior``: VRANGE_* flags, as for ``fvrange``.
         """
-        return fvrange(self._fd, start, length, VRANGE_VOLATILE, behavior)
+        return fvrange(self.fileno(), start, length, VRANGE_VOLATILE, behavior)
 
     def unmark(self, start: int = 0, length: int = 0) -> list[Span]:
         """Take every page of a range back. Returns what was purged, and holds zeros now."""
-        return list(unmark_runs(self._fd, start, length))
+        return list(unmark_runs(self.fileno(), start, length))
 
     def ranges(self) -> list[FvrangeInfo]:
         """The volatile runs of the file, each in one state."""
-        return list(fvrange_next(self._fd))
+        return list(fvrange_next(self.fileno()))
 
     def purged(self, start: int = 0, length: int = 0) -> list[Span]:
         """The parts of a range that are purged now."""
         end = start + length if length else self.size
         found = []
-        for run in fvrange_next(self._fd, start):
+        for run in fvrange_next(self.fileno(), start):
             if run.start >= end:
                 break
             if run.state == STATE_PURGED:
@@ -109,7 +112,7 @@ class VolatileFile:
         position = start
         while position < end:
             try:
-                part = os.pread(self._fd, end - position, position)
+                part = os.pread(self.fileno(), end - position, position)
             except OSError as error:
                 if error.errno != errno.ENODATA:
                     raise
@@ -135,7 +138,7 @@ class VolatileFile:
         done = 0
         while done < len(view):
             try:
-                done += os.pwrite(self._fd, view[done:], start + done)
+                done += os.pwrite(self.fileno(), view[done:], start + done)
             except OSError as error:
                 if error.errno != errno.ENODATA:
                     raise
@@ -151,7 +154,9 @@ class VolatileFile:
         end = min(start + length, self.size) if length else self.size
         first = start - start % PAGE_SIZE
         if first < end:
-            with mmap.mmap(self._fd, end - first, prot=mmap.PROT_READ, offset=first) as mapping:
+            with mmap.mmap(
+                self.fileno(), end - first, prot=mmap.PROT_READ, offset=first
+            ) as mapping:
                 try:
                     mapping.madvise(_MADV_POPULATE_READ)
                 except OSError as error:
@@ -172,7 +177,7 @@ class VolatileFile:
             raise ValueError(f"bytes {start} to {end} are not within a file of {size} bytes")
         if start % PAGE_SIZE or (end % PAGE_SIZE and end != size):
             raise ValueError(f"bytes {start} to {end} are not whole pages of {PAGE_SIZE} bytes")
-        return Pinned(self._fd, start, end - start)
+        return Pinned(self.fileno(), start, end - start)
 
     # ---- the object ----
 
