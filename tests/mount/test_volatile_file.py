@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -348,6 +349,75 @@ def test_what_others_cut_off_is_zeros_and_told_at_the_end(file: VolatileFile) ->
         work()
     assert failed.value.ranges == [pages(4, 4)]
     assert file.size == 2 * PAGE + 5
+
+
+PINNER = """
+import fcntl, os, random, sys, time
+from vfs_volatile import PurgedError, VolatileFile
+
+PAGE, COUNT = 4096, 64
+dice = random.Random(int(sys.argv[2]))
+built = kept = 0
+
+def page(number):
+    return bytes([number + 1]) * PAGE
+
+with VolatileFile(sys.argv[1]) as file:
+    deadline = time.monotonic() + 3
+    while time.monotonic() < deadline:
+        first = dice.randrange(COUNT)
+        span = first * PAGE, dice.randint(1, COUNT - first) * PAGE
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+        try:
+            with file.pinned(*span) as pin:
+                gone = {n for start, length in pin.purged
+                        for n in range(start // PAGE, (start + length) // PAGE)}
+                for number in range(len(pin) // PAGE):
+                    here = slice(number * PAGE, (number + 1) * PAGE)
+                    if number in gone:
+                        if pin.view[here] not in (bytes(PAGE), page(first + number)):
+                            sys.exit(f"page {first + number} is told as lost, and is neither")
+                        if dice.random() < 0.01:
+                            raise KeyError("a builder fails")
+                        pin.view[here] = page(first + number)
+                        built += 1
+                    elif pin.view[here] != page(first + number):
+                        sys.exit(f"page {first + number} is told as intact, and is not")
+                    else:
+                        kept += 1
+        except KeyError:
+            pass
+        finally:
+            fcntl.flock(file.fileno(), fcntl.LOCK_UN)
+print(built, kept)
+"""
+
+
+def test_whatever_pins_and_purges_there_are_nothing_lost_is_taken_for_intact(
+    zero_fs: Mount,
+) -> None:
+    path = zero_fs.path / "file"
+    with VolatileFile(path, size=64 * PAGE) as file:
+        file.write(b"".join(bytes([number + 1]) * PAGE for number in range(64)))
+        file.mark(behavior=PARTIAL)
+        pinners = [
+            subprocess.Popen(
+                [sys.executable, "-c", PINNER, path, str(seed)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd=ROOT,
+            )
+            for seed in range(2)
+        ]
+        dice = random.Random(1)
+        while any(process.poll() is None for process in pinners):
+            fvrange_purge(file, *pages(dice.randrange(64), dice.randint(1, 4)))
+        said = [process.communicate(timeout=10) for process in pinners]
+        assert [errors for _, errors in said] == ["", ""]
+        built, kept = zip(*(map(int, output.split()) for output, _ in said), strict=True)
+        assert sum(built) > 20, said
+        assert sum(kept) > 20, said
 
 
 THREADS = """

@@ -123,7 +123,8 @@ class Pinned:
         self._hold: _Hold | None = None
         self._view: memoryview | None = None
         self.purged: list[Span] = []
-        """The parts of the view that had been purged, and hold zeros now."""
+        """The parts of the view that had been purged, and hold zeros now. If a purge came while it
+        was pinned, also intact pages marked with those that it took: which is not known."""
 
     @property
     def view(self) -> memoryview:
