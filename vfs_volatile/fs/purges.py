@@ -276,8 +276,10 @@ class Purges:
         await self._start_finishing(drains, cause).wait()
 
     def _start_finishing(self, drains: list[Drain], cause: Cause) -> trio.Event:
+        draining = self._drain(drains)  # counted as such before anybody can ask
+
         async def finish() -> None:
-            await self._drain(drains)
+            await draining
             self._recount()
             for drain in drains:
                 self._news.purged(drain, cause)
@@ -305,15 +307,21 @@ class Purges:
             self._announce()
             done.set()
 
-    async def _drain(self, drains: list[Drain]) -> None:
-        """Make the kernel drop what the drains hold, then end them."""
+    def _drain(self, drains: list[Drain]) -> Awaitable[None]:
+        """Make the kernel drop what the drains hold, then end them; to be awaited.
+
+        What they dropped here counts as draining at once, so that it never looks gone too early.
+        """
+        dropped = sum(drain.dropped for drain in drains)
+        self.draining += dropped
+        return self._drained(drains, dropped)
+
+    async def _drained(self, drains: list[Drain], dropped: int) -> None:
         notices = [
             Notice(drain.space.ino, run.first * PAGE_SIZE, (run.end - run.first) * PAGE_SIZE)
             for drain in drains
             for run in runs(drain.pages)
         ]
-        dropped = sum(drain.dropped for drain in drains)
-        self.draining += dropped
         started = trio.current_time()
         try:
             await self._notify(notices)
