@@ -23,7 +23,7 @@ demo: can-mount setup ## run the main job on a temporary mount
 	@$(VENV)/vfs-volatile demo
 
 test: can-mount setup ## run the tests (with CI set, a skipped test has failed)
-	@$(VENV)/python -m pytest -q -p no:randomly $(if $(CI),-p tools.no_skips)
+	@$(VENV)/python -m pytest -q -p no:randomly -n auto --dist loadfile $(if $(CI),-p tools.no_skips)
 
 soak: can-mount setup ## half an hour of everything at once (SOAK_SECONDS)
 	@SOAK_SECONDS=$${SOAK_SECONDS:-1800} $(VENV)/python -m pytest -q -p no:randomly -s tests/mount/test_soak.py
