@@ -106,7 +106,7 @@ def test_an_example(
     assert (code, complaint) == (0, "")
     counts = [int(number) for number in re.findall(r"\d+", printed)]
     assert len(counts) == 2
-    assert all(count > 50 for count in counts), "some were found, and some were purged"
+    assert all(count > 0 for count in counts), "some were found, and some were purged"
 
 
 def test_every_example_is_tested() -> None:

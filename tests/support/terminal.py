@@ -20,6 +20,7 @@ from tests.support.mount import ROOT
 from tests.support.waiting import eventually
 
 SECONDS = 15.0
+_OVERRULING = ("NO_COLOR", "COLUMNS", "LINES")
 _ESCAPE = re.compile(rb"\x1b(\[[0-9;?]*[a-zA-Z]|[()].|[=>])")
 
 
@@ -32,7 +33,8 @@ class Terminal:
         self._ours, self._theirs = pty.openpty()
         self._resize(width, height)
         self._settings = termios.tcgetattr(self._theirs)
-        inherited = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+        # What would overrule the terminal.
+        inherited = {name: value for name, value in os.environ.items() if name not in _OVERRULING}
         self.process = subprocess.Popen(
             command,
             cwd=ROOT,

@@ -129,10 +129,11 @@ class Names(Answers):
         fh: FileHandleT | None,
         ctx: RequestContext,
     ) -> EntryAttributes:
-        nothing_set = not _any_field(fields)
-        kills_privileges = shim.kills_privileges() or nothing_set
+        nothing_set = not _any_field(fields)  # chown(2) to nobody
         found = self._tree.get(inode)
-        if nothing_set and found.mode != without_privileges(found.mode):
+        # Of a directory chown(2) leaves them (linux/fs/open.c, chown_common).
+        kills_privileges = found.directory is None and (shim.kills_privileges() or nothing_set)
+        if kills_privileges and nothing_set and found.mode != without_privileges(found.mode):
             _require_writer(found, ctx)
         found.pull_times()
         if fields.update_size:

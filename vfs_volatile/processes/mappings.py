@@ -22,7 +22,7 @@ from vfs_volatile.processes.openers import Openers
 from vfs_volatile.processes.sleepers import Mapped, Sleepers
 
 _MAX_PASSES = 20
-_PATIENCE = 5
+_PATIENCE = 20
 _PATIENCE_SECONDS = 0.01
 
 Opened = Mapping[int, Openers]
