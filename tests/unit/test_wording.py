@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from vfs_volatile.cli.wording import behavior_words, blockers_line, clock, printable, short
+from vfs_volatile.cli.wording import behavior_words, blockers_line, clock, printable, short, span_of
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,12 @@ from vfs_volatile.cli.wording import behavior_words, blockers_line, clock, print
 )
 def test_sizes_are_exact_and_short(count: int, text: str) -> None:
     assert short(count) == text
+
+
+def test_an_offset_is_a_size_and_an_address_an_address() -> None:
+    assert span_of({"start": 4 << 20, "length": 8192}) == "4M+8K"
+    own = {"process": {"pid": 5, "command": "a"}, "start": 0x7F00_0000_0000, "length": 8192}
+    assert span_of(own) == "0x7f0000000000+8K"
 
 
 def test_what_a_terminal_would_obey_is_written_out() -> None:

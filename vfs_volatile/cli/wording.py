@@ -57,8 +57,9 @@ def printable(text: str) -> str:
 
 
 def span_of(entry: Mapping[str, Any]) -> str:
-    """START+LENGTH as the commands take it, with K, M or G where that is exact."""
-    return f"{short(entry['start'])}+{short(entry['length'])}"
+    """START+LENGTH as the commands take it, with K, M or G where exact; an address in hex."""
+    start = hex(entry["start"]) if entry.get("process") else short(entry["start"])
+    return f"{start}+{short(entry['length'])}"
 
 
 def short(count: int) -> str:
