@@ -19,7 +19,7 @@ import pytest
 from tests.support.mount import ROOT, Mount, MountFactory
 from tests.support.waiting import eventually
 
-SECONDS = float(os.environ.get("SOAK_SECONDS", "15"))
+SECONDS = float(os.environ.get("SOAK_SECONDS", "60"))
 SOAKERS = 6
 MIB = 1 << 20
 BUDGETS = range(MIB // 4, 8 * MIB, 64 << 10)
