@@ -75,6 +75,10 @@ class Terminal:
         before = len(self.output)
         return self._until(lambda: words in self.text[len(_plain(self.output[:before])) :])
 
+    def ends_with(self, wanted: Callable[[list[str]], bool], lines: int, start: int) -> bool:
+        """Wait until the last ``lines`` lines are as wanted; ``text`` before ``start`` is old."""
+        return self._until(lambda: wanted(self.text[start:].split("\r\n")[-lines:]))
+
     @property
     def text(self) -> str:
         """What it has written, without escape sequences."""
