@@ -164,12 +164,11 @@ class Control:
         if mode == ioctls.VRANGE_VOLATILE:
             space.require_honoured(behavior)
             purged = space.mark_many(spans, behavior)
-            self._journal.record("mark", space, spans, behavior=behavior, tid=tid)
         elif any(space.zeroed_by_unmark(*span) for span in spans if space.volatility.purged):
             return []
         else:
             purged = space.unmark_many(spans)
-            self._journal.record("unmark", space, spans, purged=sum(purged), tid=tid)
+        self._record(space, spans, mode, behavior, sum(purged), tid)
         self._direct.count()
         return purged
 
@@ -224,11 +223,11 @@ class Control:
         if args.mode == ioctls.VRANGE_VOLATILE:
             space.require_honoured(args.behavior)
             (purged,) = await self._purges.mark([(space, span)], args.behavior)
-            self._journal.record("mark", space, [span], behavior=args.behavior, tid=tid)
+            self._record(space, [span], args.mode, args.behavior, purged, tid)
             (purged,) = await self._aids.after_mark([(space, span)], [purged])
         else:
             (purged,) = await self._purges.unmark([(space, span)])
-            self._journal.record("unmark", space, [span], purged=purged, tid=tid)
+            self._record(space, [span], args.mode, args.behavior, purged, tid)
         return purged
 
     async def _vec(self, space: AddressSpace, vec: FvrangeVec, tid: int) -> FvrangeVec:
@@ -242,16 +241,24 @@ class Control:
         else:
             purged = await self._purges.unmark(parts)
         if parts:
-            self._record_vec(space, vec, sum(purged), tid)
+            spans = [span for _, span in parts]
+            self._record(space, spans, vec.mode, vec.behavior, sum(purged), tid)
         if vec.mode == ioctls.VRANGE_VOLATILE:
             purged = await self._aids.after_mark(parts, purged)
         done = [(*span, found) for (_, span), found in zip(parts, purged, strict=True)]
         return vec._replace(ranges=done)
 
-    def _record_vec(self, space: AddressSpace, vec: FvrangeVec, purged: int, tid: int) -> None:
-        spans = [(start, length) for start, length, _ in vec.ranges]
-        if vec.mode == ioctls.VRANGE_VOLATILE:
-            self._journal.record("mark", space, spans, behavior=vec.behavior, tid=tid)
+    def _record(
+        self,
+        space: AddressSpace,
+        spans: list[ByteSpan],
+        mode: int,
+        behavior: int,
+        purged: int,
+        tid: int,
+    ) -> None:
+        if mode == ioctls.VRANGE_VOLATILE:
+            self._journal.record("mark", space, spans, behavior=behavior, tid=tid)
         else:
             self._journal.record("unmark", space, spans, purged=purged, tid=tid)
 
