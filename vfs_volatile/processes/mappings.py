@@ -22,8 +22,9 @@ from vfs_volatile.processes.openers import Openers
 from vfs_volatile.processes.sleepers import Mapped, Sleepers
 
 _MAX_PASSES = 20
-_PATIENCE = 20
-_PATIENCE_SECONDS = 0.01
+_PATIENCE_SECONDS = 2.0
+"""How long a look waits for processes that may become readable."""
+_RETRY_SECONDS = 0.01
 
 Opened = Mapping[int, Openers]
 """Inode -> who opened it: the files to look for."""
@@ -46,6 +47,8 @@ class Mappers:
     """How many processes were asked, and of how many it was known what they have mapped."""
     asking: tuple[int, float] | None = None
     """The process that is being asked at this moment, and since when (time.monotonic)."""
+    patient_until: float | None = None
+    """Until when this look waits for unreadable ones (time.monotonic), once it has met one."""
 
     def add(self, ino: int, mapper: Mapper) -> None:
         self.by_inode.setdefault(ino, []).append(mapper)
@@ -188,13 +191,15 @@ class MappingScanner:
         """Wait a moment for a process that is about to give up what it is more privileged by.
 
         A child that has just been forked by such a process looks like this until it runs its own
-        program. One that stays so is waited for once.
+        program, which takes its time on a busy machine. One that stays so is waited for once.
         """
         process = self._kernel.identify(pid)
-        if process in self._stay_unreadable:
+        if pid in self._hung or process in self._stay_unreadable:
             return False
-        for _ in range(_PATIENCE):
-            time.sleep(_PATIENCE_SECONDS)  # in a worker thread
+        if found.patient_until is None:
+            found.patient_until = time.monotonic() + _PATIENCE_SECONDS
+        while time.monotonic() < found.patient_until:
+            time.sleep(_RETRY_SECONDS)  # in a worker thread
             try:
                 self._mapped_by(pid, found)
             except PermissionError:
