@@ -44,7 +44,7 @@ def run(pytester: pytest.Pytester, work: Path, monkeypatch: pytest.MonkeyPatch) 
     def run(module: str, *arguments: str) -> pytest.RunResult:
         pytester.makepyfile(module)
         done = pytester.runpytest_subprocess(*arguments, timeout=SESSION_SECONDS)
-        assert eventually(lambda: mounts_below(work) == {}, 1), "a mount is left"
+        assert eventually(lambda: mounts_below(work) == {}), "a mount is left"
         return done
 
     return run

@@ -8,7 +8,7 @@ from collections.abc import Callable
 POLL_SECONDS = 0.005
 
 
-def eventually(condition: Callable[[], object], seconds: float = 5.0) -> bool:
+def eventually(condition: Callable[[], object], seconds: float = 30.0) -> bool:
     """True as soon as ``condition()`` holds, False when it did not within ``seconds``."""
     deadline = time.monotonic() + seconds
     while not condition():
