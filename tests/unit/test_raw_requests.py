@@ -12,6 +12,8 @@ ROUNDS = int(os.environ.get("FUZZ_ROUNDS", "100000"))
 
 PROGRAM = r"""
 #pragma GCC diagnostic ignored "-Wunused-function"
+#define Py_BEGIN_ALLOW_THREADS {
+#define Py_END_ALLOW_THREADS }
 #include "shim.c"
 #include <stdlib.h>
 #include <stdio.h>

@@ -11,6 +11,7 @@ import signal
 import stat
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,7 +99,7 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
         config.size // PAGE_SIZE,
         config.budget // PAGE_SIZE,
         zero_by_default=config.access == "zero",
-        on_pressure=purger.wake,
+        on_pressure=partial(_wake_at_once, purger),
     )
     arena = Arena()
     tmpfs, why_not = _direct_store(config)
@@ -149,6 +150,11 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
         if tmpfs is not None:
             tmpfs.close()
         log.info("unmounted %s", config.mountpoint)
+
+
+def _wake_at_once(purger: Purger) -> None:
+    purger.wake()
+    shim.end_turn()
 
 
 def _give_root(root: Inode, config: MountConfig) -> None:

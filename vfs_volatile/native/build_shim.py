@@ -7,6 +7,8 @@ from pathlib import Path
 from cffi import FFI
 
 SOURCES = ("shim.c", "procmap.c", "kcmp.c")
+INCLUDED = ("session.c",)
+"""By those."""
 
 ffi = FFI()
 
@@ -41,6 +43,7 @@ ffi.cdef(
     unsigned shim_uid(fuse_req_t req);
     unsigned shim_gid(fuse_req_t req);
     int shim_tid(fuse_req_t req);
+    void shim_end_turn(void);
     void shim_watch_interrupt(fuse_req_t req);
 
     int shim_took_hold(void);
@@ -71,7 +74,7 @@ ffi.set_source_pkgconfig(
     ["fuse3"],
     "".join(f'#include "{name}"\n' for name in SOURCES),
     include_dirs=[str(Path(__file__).parent)],
-    depends=[str(Path(__file__).parent / name) for name in SOURCES],
+    depends=[str(Path(__file__).parent / name) for name in SOURCES + INCLUDED],
     libraries=["dl"],
     extra_compile_args=["-D_FILE_OFFSET_BITS=64", "-Wall", "-Wextra"],
 )

@@ -23,6 +23,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "session.c"
+
 /* Defined by cffi from the declarations in build_shim.py. */
 static void shim_on_ioctl(fuse_req_t, uint64_t fh, unsigned cmd, const void *in, size_t in_size,
 			  size_t out_size, int tid);
@@ -144,19 +146,22 @@ int fuse_session_mount(struct fuse_session *mounted, const char *mountpoint)
 			RTLD_NEXT, "fuse_session_mount");
 	int result = real ? real(mounted, mountpoint) : -1;
 
-	if (result == 0 && fuse_session_custom_io(mounted, &io, fuse_session_fd(mounted)) != 0)
+	if (result == 0 && (unblock(fuse_session_fd(mounted)) != 0 ||
+			    fuse_session_custom_io(mounted, &io, fuse_session_fd(mounted)) != 0))
 		return -1;
 	return result;
 }
 
 static void on_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+	at_once = 1;
 	shim_on_open(req, ino, fi->flags);
 }
 
 static void on_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 		      struct fuse_file_info *fi)
 {
+	at_once = 1;
 	shim_on_create(req, parent, name, mode, fi->flags);
 }
 
@@ -166,6 +171,7 @@ static void on_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg,
 {
 	(void)ino;
 	(void)arg;
+	at_once = 1;
 	if (flags & FUSE_IOCTL_DIR)
 		fuse_reply_err(req, ENOTTY);
 	else
@@ -198,12 +204,14 @@ static int is_control(fuse_ino_t ino, const char *name)
 /* The kernel asks for this before every write(2); as long as no file has it, that need not cost. */
 static void on_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
-	if (!capabilities && strcmp(name, "security.capability") == 0)
+	if (!capabilities && strcmp(name, "security.capability") == 0) {
+		at_once = 1;
 		fuse_reply_err(req, ENODATA);
-	else if (is_control(ino, name))
+	} else if (is_control(ino, name)) {
 		shim_on_get_control(req, ino, name, size);
-	else
+	} else {
 		wrapped.getxattr(req, ino, name, size);
+	}
 }
 
 static void on_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,
@@ -228,6 +236,7 @@ static void on_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 #if HAS_TMPFILE
 static void on_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file_info *fi)
 {
+	at_once = 1;
 	shim_on_tmpfile(req, parent, mode, fi->flags);
 }
 #endif
@@ -237,6 +246,7 @@ static void on_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t si
 		     struct fuse_file_info *fi)
 {
 	(void)ino;
+	at_once = 1;
 	shim_on_write(req, fi->fh, data, size, offset, (int)fi->writepage);
 }
 

@@ -172,6 +172,14 @@ def kills_privileges() -> bool:
     return bool(lib.shim_kills_privileges())
 
 
+def end_turn() -> None:
+    """Let other tasks run after the request under way; else that may wait for some more requests.
+
+    To be called by a handler when it has given them something to do.
+    """
+    lib.shim_end_turn()
+
+
 def _errno_of(error: BaseException) -> int:
     """The errno to answer with; a bug is logged and answered with EIO, the daemon lives on."""
     if isinstance(error, SyscallError):
@@ -187,6 +195,7 @@ def _answer_later(
     reply: Callable[[Any], object],
 ) -> None:
     """Start a task that makes the call and answers, unless somebody else has to before."""
+    end_turn()
     _spawn(_serve, name, req, call, reply)
 
 
