@@ -21,10 +21,11 @@ from typing import Self
 from tests.docs.pages import Block, PageError, read_console
 from tests.support.mount import ROOT, command
 from tests.support.mountinfo import abort, detach, mounts_below
+from tests.support.waiting import PATIENCE
 from tests.support.watchdog import Watchdog
 
-BLOCK_SECONDS = 40.0
-PAGE_SECONDS = 100.0
+BLOCK_SECONDS = PATIENCE
+PAGE_SECONDS = 250.0
 
 _ANYTHING = doctest.ELLIPSIS | doctest.REPORT_NDIFF
 _COMPILER = ["gcc", "-std=gnu11", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-pthread"]
@@ -245,7 +246,7 @@ class Session:
         for mountpoint in mounts_below(self._work):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 subprocess.run(
-                    command("umount", mountpoint), cwd=ROOT, capture_output=True, timeout=10
+                    command("umount", mountpoint), cwd=ROOT, capture_output=True, timeout=PATIENCE
                 )
         for mountpoint, connection in mounts_below(self._work).items():
             abort(connection)

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.mount import ROOT, Mount, MountFactory
 from tests.support.mountinfo import detach
+from tests.support.waiting import PATIENCE
 
 Run = Callable[[str], str]
 
@@ -42,7 +43,7 @@ def run_program(text: str, mount: Path) -> str:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stderr

@@ -201,7 +201,7 @@ def test_a_smaller_budget_purges_at_once(mount: MountFactory, steps: int) -> Non
     made = files(mounted, *[FULL] * 8, count=64)
     for step in range(1, steps + 1):
         mounted.set_root("budget", str(8 * 64 * PAGE * (steps - step) // steps))
-        assert mounted.within_budget(2.0)
+        assert mounted.within_budget()
     assert lost(made) == [64] * 8
     assert mounted.resident == 0
 

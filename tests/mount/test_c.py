@@ -15,6 +15,7 @@ import pytest
 import vfs_volatile
 from tests.support.fvrange import PAGE
 from tests.support.mount import Mount, MountFactory, run
+from tests.support.waiting import PATIENCE
 
 HEADERS = Path(vfs_volatile.__file__).parent
 EXAMPLES = HEADERS / "examples"
@@ -36,14 +37,14 @@ def build(compiler: Sequence[str], sources: Sequence[Path | str], program: Path)
         [*compiler, *WARNINGS, *flags, *sources, "-pthread", "-o", program],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr
     return program
 
 
-def play(program: Path, *arguments: object, seconds: float = 20.0) -> tuple[int, str, str]:
+def play(program: Path, *arguments: object, seconds: float = PATIENCE) -> tuple[int, str, str]:
     """(exit code, stdout, stderr)."""
     done = subprocess.run(
         [program, *map(str, arguments)],
@@ -101,8 +102,8 @@ def test_an_example(
 ) -> None:
     compiler = (*C_COMPILERS[0], *sanitizers)
     program = build(compiler, [EXAMPLES / f"{name}.c"], tmp_path / name)
-    mounted = mount(budget="6M", deadline=60.0)
-    code, printed, complaint = play(program, mounted.path / "cache", seconds=45.0)
+    mounted = mount(budget="6M")
+    code, printed, complaint = play(program, mounted.path / "cache")
     assert (code, complaint) == (0, "")
     counts = [int(number) for number in re.findall(r"\d+", printed)]
     assert len(counts) == 2

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support import fvrange
 from tests.support.mount import Mount, MountFactory
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 from vfs_volatile import VolatileCache
 from vfs_volatile.client.cache.layout import State
 
@@ -309,7 +309,7 @@ def test_one_thread_builds_and_the_others_wait(cache: VolatileCache) -> None:
 
     def build() -> int:
         inside.set()
-        assert go_on.wait(10)
+        assert go_on.wait(PATIENCE)
         built.append(1)
         return len(built)
 
@@ -320,11 +320,11 @@ def test_one_thread_builds_and_the_others_wait(cache: VolatileCache) -> None:
     ]
     for thread in threads:
         thread.start()
-    assert inside.wait(10)
+    assert inside.wait(PATIENCE)
     assert cache.get_or_create("another", lambda: "not held up") == "not held up"
     go_on.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(PATIENCE)
     assert found == [1] * 8
 
 
@@ -345,7 +345,7 @@ def test_threads_set_and_get_side_by_side(cache: VolatileCache) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE)
     assert not problems
 
 

@@ -19,7 +19,7 @@ from tests.support.files import FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, fallo
 from tests.support.fvrange import SIGBUS, ZERO
 from tests.support.mount import ROOT, Mount, MountFactory
 from tests.support.mountinfo import detach
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 from vfs_volatile import CacheFormatError, VolatileCache
 
 MIB = 1 << 20
@@ -348,14 +348,14 @@ def test_a_builder_that_is_killed_frees_its_key_also_when_it_had_forked(fs: Moun
     try:
         assert builder.stdout is not None
         assert builder.stdout.readline() == b"building\n"
-        assert builder.wait(10) == -signal.SIGKILL
+        assert builder.wait(PATIENCE) == -signal.SIGKILL
         with VolatileCache(fs.path / "cache") as cache:
             found: list[int] = []
             other = threading.Thread(
                 target=lambda: found.append(cache.get_or_create("key", lambda: 7)), daemon=True
             )
             other.start()
-            other.join(10)
+            other.join(PATIENCE)
             assert found == [7]
     finally:
         os.killpg(builder.pid, signal.SIGKILL)

@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import PATHS
 from tests.support.cacher import LEDGER_BYTES, WRITERS
 from tests.support.mount import ROOT, MountFactory
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 from vfs_volatile import VolatileCache
 
 SECONDS = 4.0
@@ -45,7 +45,7 @@ class Troupe:
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, int, int]:
     """(steps, hits, misses) of a process that ends by itself."""
-    output, errors = process.communicate(timeout=30)
+    output, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, errors
     steps, hits, misses = map(int, output.split())
     return steps, hits, misses
@@ -56,7 +56,7 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, int, int]:
 def test_writers_that_are_killed_leave_a_cache_that_tells_no_lies(
     mount: MountFactory, tmp_path: Path, options: dict[str, str]
 ) -> None:
-    fs = mount(budget="2M", deadline=50, **options)
+    fs = mount(budget="2M", **options)
     troupe = Troupe(fs.path / "cache", tmp_path / "ledger")
     readers = [troupe.start("reader", 0, SECONDS) for _ in range(2)]
     purger = troupe.start("purger", 0, SECONDS)
@@ -70,14 +70,14 @@ def test_writers_that_are_killed_leave_a_cache_that_tells_no_lies(
         if writers[number].poll() is not None:
             pytest.fail(f"a writer ended by itself: {writers[number].communicate()[1]}")
         writers[number].kill()
-        writers[number].communicate(timeout=10)
+        writers[number].communicate(timeout=PATIENCE)
         writers[number] = troupe.start("writer", number, 60)
         killed += 1
     found = [finish(process) for process in readers]
     finish(purger)
     for process in writers:
         process.kill()
-        process.communicate(timeout=10)
+        process.communicate(timeout=PATIENCE)
     assert killed > 10
     assert sum(hits for _, hits, _ in found) > 1000, found
     with VolatileCache(fs.path / "cache") as cache:
@@ -88,7 +88,7 @@ def test_writers_that_are_killed_leave_a_cache_that_tells_no_lies(
 @pytest.mark.timeout(60)
 def test_undisturbed_writers_and_readers(mount: MountFactory, tmp_path: Path) -> None:
     """No purge, no kill: so a reader finds most of what was set."""
-    fs = mount(deadline=50)
+    fs = mount()
     troupe = Troupe(fs.path / "cache", tmp_path / "ledger")
     writers = [troupe.start("writer", number, 2) for number in range(WRITERS)]
     readers = [troupe.start("reader", 0, 2) for _ in range(2)]
@@ -137,7 +137,7 @@ def test_one_builder_at_a_time_and_one_in_all(mount: MountFactory, tmp_path: Pat
         process.stdin.write("go\n")
         process.stdin.flush()
     for process in builders:
-        output, errors = process.communicate(timeout=20)
+        output, errors = process.communicate(timeout=PATIENCE)
         assert (output, errors) == ("done\n", "")
     built = [(tmp_path / f"built-{number}").read_text() for number in range(60)]
     assert built == ["x"] * 60
@@ -207,7 +207,7 @@ def test_two_that_make_the_same_cache_at_once(mount: MountFactory) -> None:
         process.stdin.write("go\n")
         process.stdin.flush()
     for process in makers:
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=PATIENCE)
         assert (process.returncode, errors) == (0, "")
     for number in range(40):
         with VolatileCache(fs.path / str(number)) as cache:

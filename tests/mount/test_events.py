@@ -20,11 +20,10 @@ import pytest
 from tests.parity.sides import as_user
 from tests.support.fvrange import PAGE, PARTIAL
 from tests.support.mount import ROOT, Mount, MountFactory, command, run
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 from vfs_volatile.cli.feed import Feed
 from vfs_volatile.errors import UserError
 
-SECONDS = 10.0
 _SIZES = count(100)
 
 
@@ -51,12 +50,12 @@ class Stream:
         traceback: TracebackType | None,
     ) -> None:
         self.process.kill()
-        self.process.communicate(timeout=SECONDS)
+        self.process.communicate(timeout=PATIENCE)
 
     def line(self) -> str:
         """The next line, without its time."""
         assert self.process.stdout is not None
-        deadline = time.monotonic() + SECONDS
+        deadline = time.monotonic() + PATIENCE
         while b"\n" not in self._text:
             left = max(0.0, deadline - time.monotonic())
             ready, _, _ = select.select([self.process.stdout], [], [], left)
@@ -74,7 +73,7 @@ class Stream:
 
     def end(self) -> tuple[int, str]:
         """Exit code and stderr."""
-        _, stderr = self.process.communicate(timeout=SECONDS)
+        _, stderr = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, os.fsdecode(stderr)
 
 
@@ -124,7 +123,7 @@ def test_json_is_one_object_a_line(fs: Mount) -> None:
         file.mark()
         while (event := json.loads(stream.line()))["path"] != "file":
             pass
-    assert event.pop("time") == pytest.approx(time.time(), abs=SECONDS)
+    assert event.pop("time") == pytest.approx(time.time(), abs=PATIENCE)
     assert event.pop("number") >= 0
     assert event == {
         "event": "mark",
@@ -142,7 +141,7 @@ def test_without_all_the_past_is_left_out(mount: MountFactory) -> None:
     old, new = mounted.file("old", 1), mounted.file("new", 1)
     old.mark()
     with Stream(mounted) as stream:
-        assert eventually(lambda: new.mark() or new.unmark() or _has_line(stream), SECONDS)
+        assert eventually(lambda: new.mark() or new.unmark() or _has_line(stream), PATIENCE)
         assert "  new  " in stream.line()
 
 

@@ -13,6 +13,7 @@ import pytest
 from tests.support.errnos import errno_of
 from tests.support.mount import ROOT, Mount, MountError
 from tests.support.mountinfo import is_mounted
+from tests.support.waiting import PATIENCE
 from tests.support.watchdog import Watchdog
 
 
@@ -23,7 +24,7 @@ def test_the_watchdog_frees_a_hung_mount_and_keeps_the_evidence(
     hung.process.send_signal(signal.SIGSTOP)
     hung.rearm(deadline=0.3)
     assert errno_of(os.listdir, hung.path) in ("ECONNABORTED", "ENOTCONN")
-    hung.process.wait(timeout=10)
+    hung.process.wait(timeout=PATIENCE)
     with pytest.raises(MountError) as failure:
         hung.end()
     assert "the watchdog freed the mount" in str(failure.value)
@@ -37,7 +38,7 @@ def test_the_end_of_a_mount_reports_a_dead_daemon(
 ) -> None:
     dying = Mount(tmp_path / "dying", watchdog, probe)
     dying.process.kill()
-    dying.process.wait(timeout=10)
+    dying.process.wait(timeout=PATIENCE)
     with pytest.raises(MountError, match="had ended before, with -9"):
         dying.end()
     assert not is_mounted(dying.path)
@@ -63,7 +64,7 @@ def test_a_skip_is_a_failure_on_ci(tmp_path: Path, ci: str, exit_code: int) -> N
         env={**os.environ, "CI": ci, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     assert finished.returncode == exit_code, finished.stdout

@@ -15,7 +15,7 @@ from tests.support.errnos import errno_of
 from tests.support.fvrange import PAGE
 from tests.support.mount import ROOT, MountFactory, command, run
 from tests.support.mountinfo import is_mounted
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 from tests.support.watchdog import Watchdog
 
 
@@ -36,7 +36,7 @@ def test_a_signal_ends_a_mount_in_use(mount: MountFactory) -> None:
     actor = mounted.actor(file).map("shared")
     file.cool()
     mounted.process.send_signal(signal.SIGTERM)
-    assert mounted.process.wait(timeout=10) == 0
+    assert mounted.process.wait(timeout=PATIENCE) == 0
     assert not is_mounted(mounted.path)
     assert errno_of(os.pread, file.fd, PAGE, 0) == "ENOTCONN"
     assert actor.load(2 * PAGE).startswith("SIGBUS BUS_ADRERR")
@@ -68,9 +68,9 @@ def test_a_signal_ends_a_mount_that_writes_and_purges(mount: MountFactory) -> No
     ]
     assert eventually(lambda: mounted.number("purged") > 0, 10)
     mounted.process.send_signal(signal.SIGTERM)
-    assert mounted.process.wait(timeout=10) == 0
+    assert mounted.process.wait(timeout=PATIENCE) == 0
     assert not is_mounted(mounted.path)
-    assert [writer.wait(timeout=10) != 0 for writer in writers] == [True, True]
+    assert [writer.wait(timeout=PATIENCE) != 0 for writer in writers] == [True, True]
     mounted.ended_by_test()
 
 
@@ -78,7 +78,7 @@ def test_umount_ends_the_daemon_with_0(mount: MountFactory) -> None:
     mounted = mount()
     finished = run("umount", mounted.path)
     assert finished.returncode == 0, finished.stderr
-    assert mounted.process.wait(timeout=10) == 0
+    assert mounted.process.wait(timeout=PATIENCE) == 0
     assert not is_mounted(mounted.path)
     mounted.ended_by_test()
 
@@ -97,7 +97,7 @@ def background(tmp_path: Path, watchdog: Watchdog) -> Iterator[Path]:
     watchdog.arm(directory, None, 40, tmp_path / "evidence.txt")
     yield directory
     if is_mounted(directory):
-        subprocess.run(["umount", "-l", directory], check=False, timeout=10)
+        subprocess.run(["umount", "-l", directory], check=False, timeout=PATIENCE)
     watchdog.disarm(directory)
 
 
@@ -207,7 +207,7 @@ def test_a_process_that_waits_for_a_killed_daemon_is_let_go(mount: MountFactory)
     stack = Path(f"/proc/{reader.pid}/stack")
     waiting = eventually(lambda: "fuse" in stack.read_text())
     mounted.kill()
-    assert reader.wait(timeout=10) != 0
+    assert reader.wait(timeout=PATIENCE) != 0
     assert waiting, "it has to be in the middle of a request"
     assert run("umount", mounted.path).returncode == 0
 
@@ -240,7 +240,7 @@ def test_nothing_is_printed_but_ready(mount: MountFactory) -> None:
     file.purge()
     file.unmark()
     mounted.process.send_signal(signal.SIGTERM)
-    mounted.process.wait(timeout=10)
+    mounted.process.wait(timeout=PATIENCE)
     assert mounted.process.stdout is not None
     assert mounted.process.stdout.read() == b""
     assert mounted.stderr == ""
@@ -252,5 +252,7 @@ def test_the_package_runs_from_anywhere(mount: MountFactory, tmp_path: Path) -> 
     (tmp_path / "here").mkdir()
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for verb in ("mount", "umount"):
-        subprocess.run(command(verb, "here"), cwd=tmp_path, env=environment, check=True, timeout=30)
+        subprocess.run(
+            command(verb, "here"), cwd=tmp_path, env=environment, check=True, timeout=PATIENCE
+        )
         assert is_mounted(tmp_path / "here") == (verb == "mount")

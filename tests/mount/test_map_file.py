@@ -17,6 +17,7 @@ import vfs_volatile
 from tests.support.files import FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, VFile, fallocate
 from tests.support.fvrange import PAGE, ZERO, pages
 from tests.support.mount import ROOT, Mount, MountFactory
+from tests.support.waiting import PATIENCE
 from vfs_volatile import map_file
 from vfs_volatile.client import sigbus
 
@@ -47,7 +48,7 @@ class Mapper:
         return self._answer()
 
     def end(self) -> None:
-        self.process.communicate(timeout=10)
+        self.process.communicate(timeout=PATIENCE)
         assert self.process.returncode == 0
 
     def _answer(self) -> str:
@@ -75,7 +76,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "-o",
         made,
     ]
-    subprocess.run(command, check=True, timeout=60)
+    subprocess.run(command, check=True, timeout=PATIENCE)
     return made
 
 
@@ -209,7 +210,7 @@ def test_python(direct: Mount, who: str) -> None:
             text=True,
             cwd=ROOT,
             pass_fds=[file.fd],
-            timeout=20,
+            timeout=PATIENCE,
             check=False,
         )
         if how == "default":

@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import vfs_volatile
 from tests.support.mount import Mount, MountFactory, run
+from tests.support.waiting import PATIENCE
 from vfs_volatile.abi.statistics import MEANINGS
 
 DASHBOARD = Path(vfs_volatile.__file__).parent / "share" / "grafana-dashboard.json"
@@ -24,7 +25,7 @@ PAGE = 4096
 def scrape(mounted: Mount) -> tuple[str, dict[str, Metric]]:
     """The text, and its metrics by name."""
     url = str(mounted.stats()["metrics"])
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
         assert answer.headers["Content-Type"].startswith("text/plain")
         text = answer.read().decode()
     return text, {metric.name: metric for metric in text_string_to_metric_families(text)}
@@ -123,7 +124,7 @@ def test_a_missing_library_is_said_in_one_line(tmp_path: Path) -> None:
         [sys.executable, "-c", without, "mount", tmp_path, "-f", "--metrics", ":0"],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 1

@@ -17,6 +17,7 @@ import pytest
 from tests.support.files import VFile
 from tests.support.fvrange import PAGE, pages
 from tests.support.mount import ROOT, Mount
+from tests.support.waiting import PATIENCE
 from vfs_volatile import VRANGE_NONVOLATILE, VRANGE_VOLATILE, VRANGE_ZERO, mvrange
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -229,6 +230,6 @@ def test_the_calls_of_the_header(fs: Mount, tmp_path: Path) -> None:
         check=True,
     )
     done = subprocess.run(
-        [binary, file.path], capture_output=True, text=True, timeout=10, check=True
+        [binary, file.path], capture_output=True, text=True, timeout=PATIENCE, check=True
     )
     assert done.stdout.split() == [str(PAGE), "0"]

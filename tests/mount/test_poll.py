@@ -17,9 +17,9 @@ import pytest
 from tests.support.files import VFile
 from tests.support.fvrange import PAGE, ZERO, ranges
 from tests.support.mount import Mount, MountFactory, run
+from tests.support.waiting import PATIENCE
 
 READY = select.POLLIN | select.POLLOUT
-SOON = 5.0
 """Seconds within which whoever waits must have been woken."""
 
 
@@ -51,17 +51,17 @@ class Waiting:
         self._about_to = threading.Event()
         self._thread = threading.Thread(target=self._wait)
         self._thread.start()
-        assert self._about_to.wait(SOON)
+        assert self._about_to.wait(PATIENCE)
 
     def _wait(self) -> None:
         self._about_to.set()
-        self.got = polled(self._file.fd, wait=SOON)
+        self.got = polled(self._file.fd, wait=PATIENCE)
         if self._looks:
             self.saw = self._file.purged_pages(), self._file.reads()
 
     def end(self) -> int:
         """What poll(2) returned."""
-        self._thread.join(2 * SOON)
+        self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
         return self.got
 
@@ -191,7 +191,7 @@ def test_epoll_by_level_tells_until_next_was_asked(file: VFile) -> None:
     with epoll_of(file) as epoll:
         assert epoll.poll(0) == []
         file.purge(0, PAGE)
-        assert epoll.poll(SOON) == epoll.poll(0) == [(file.fd, select.EPOLLPRI)]
+        assert epoll.poll(PATIENCE) == epoll.poll(0) == [(file.fd, select.EPOLLPRI)]
         file.ranges()
         assert epoll.poll(0) == []
 
@@ -201,7 +201,7 @@ def test_epoll_by_edge_tells_of_each_purge_once(file: VFile) -> None:
         for page in range(4):
             assert epoll.poll(0) == []
             file.purge(page * PAGE, PAGE)
-            assert epoll.poll(SOON) == [(file.fd, select.EPOLLPRI)], "also if nobody asked NEXT"
+            assert epoll.poll(PATIENCE) == [(file.fd, select.EPOLLPRI)], "also if nobody asked NEXT"
 
 
 def test_many_files_in_one_epoll(fs: Mount) -> None:
@@ -212,7 +212,7 @@ def test_many_files_in_one_epoll(fs: Mount) -> None:
                 file.mark()
             fs.set_root("purge", "all")
             woken: set[int] = set()
-            while len(woken) < len(made) and (events := epoll.poll(SOON)):
+            while len(woken) < len(made) and (events := epoll.poll(PATIENCE)):
                 for fd, _ in events:
                     woken.add(fd)
                     assert ranges(fd)[0].purged
@@ -229,7 +229,7 @@ def test_waiters_that_are_killed_or_close_leave_the_others_alone(fs: Mount, file
     epoll.register(closed.fd, select.EPOLLPRI)
     waiting = Waiting(file)
     killed.kill()
-    killed.communicate(timeout=SOON)
+    killed.communicate(timeout=PATIENCE)
     closed.close()
     file.purge()
     assert waiting.end() == select.POLLPRI

@@ -12,14 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.fvrange import PARTIAL
-from tests.support.mount import MountFactory, command
+from tests.support.mount import LONG_DEADLINE, MountFactory, command
 from tests.support.shortage import enter, new_cgroup, shortage
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 MIB = 1 << 20
 PAGES = MIB // 4096
-PATIENCE = 20.0
-"""Seconds: a trigger has windows of two, and the machine may be busy."""
 
 
 @pytest.fixture
@@ -43,7 +41,7 @@ def freed_for(stats: dict[str, object], cause: str) -> int:
 def test_a_shortage_in_the_cgroup_purges_more_and_more(group: Path, mount: MountFactory) -> None:
     before = Path("/proc/self/cgroup").read_text()
     enter(group, os.getpid())
-    mounted = mount(deadline=3 * PATIENCE, budget="1G", pressure="")
+    mounted = mount(deadline=LONG_DEADLINE, budget="1G", pressure="")
     enter(group.parent, os.getpid())
     assert Path("/proc/self/cgroup").read_text() == before
     assert mounted.stats()["pressure"] == "system and cgroup"
@@ -54,8 +52,8 @@ def test_a_shortage_in_the_cgroup_purges_more_and_more(group: Path, mount: Mount
         return freed_for(mounted.stats(), "pressure-cgroup")
 
     with shortage(group):
-        assert eventually(freed, PATIENCE)
-        assert eventually(lambda: freed() == 24 * MIB, PATIENCE)
+        assert eventually(freed)
+        assert eventually(lambda: freed() == 24 * MIB)
     assert kept.reads() == "".join(chr(ord("a") + page % 26) for page in range(4 * PAGES))
     assert mounted.resident == 4 * MIB
     last = mounted.stats()["last_purges"]
@@ -70,11 +68,11 @@ def test_a_shortage_in_the_cgroup_purges_more_and_more(group: Path, mount: Mount
 def test_a_limit_that_somebody_else_has_reached_purges_nothing(
     group: Path, mount: MountFactory
 ) -> None:
-    mounted = mount(deadline=2 * PATIENCE, budget="1G", pressure="")
+    mounted = mount(deadline=LONG_DEADLINE, budget="1G", pressure="")
     given = mounted.file("given", 24 * PAGES)
     given.mark(behavior=PARTIAL)
     with shortage(group):
-        assert eventually(lambda: mounted.stats()["pressure_elsewhere"], PATIENCE)
+        assert eventually(lambda: mounted.stats()["pressure_elsewhere"])
     assert given.purged_pages() == []
 
 
@@ -101,10 +99,10 @@ def test_a_machine_without_free_memory_purges(group: Path, tmp_path: Path) -> No
             return freed_for(stats, "pressure-system")
 
         with shortage(group):
-            assert eventually(lambda: freed() == 4 * MIB, PATIENCE)
+            assert eventually(lambda: freed() == 4 * MIB)
     finally:
         daemon.terminate()
-        daemon.wait(timeout=20)
+        daemon.wait(timeout=PATIENCE)
         daemon.communicate()
 
 
@@ -120,7 +118,7 @@ def test_no_pressure_to_be_had_is_said_in_one_line(tmp_path: Path, hidden: str, 
         _in_namespace(hidden, "mount", tmp_path, "--pressure"),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 1

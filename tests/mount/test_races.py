@@ -16,7 +16,7 @@ from tests.support.files import VFile
 from tests.support.fvrange import PAGE
 from tests.support.mount import ROOT, Mount, MountFactory
 from tests.support.voter import Stage
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 SECONDS = 3.0
 PAGES = 16
@@ -50,7 +50,7 @@ class Race:
         """What each had to say, once all (and their children) have ended without a lie."""
         numbers = []
         for racer in self._racers:
-            out, err = racer.communicate(timeout=SECONDS + 15)
+            out, err = racer.communicate(timeout=SECONDS + PATIENCE)
             assert not err
             assert racer.returncode == 0
             numbers += [int(word) for word in out.split()]
@@ -63,7 +63,7 @@ class Race:
     def close(self) -> None:
         for racer in self._racers:
             racer.kill()
-            racer.communicate(timeout=5)
+            racer.communicate(timeout=PATIENCE)
 
 
 @pytest.fixture

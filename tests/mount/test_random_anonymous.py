@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 
 from tests.support.anonymous import Family, Process, compile_client
 from tests.support.anonymous_model import Mark, ModelLineage
-from tests.support.mount import Mount, MountFactory
+from tests.support.mount import LONG_DEADLINE, Mount, MountFactory
 from tests.support.waiting import eventually
 from vfs_volatile.abi.ioctls import VRANGE_FULL, VRANGE_PARTIAL, VRANGE_ZERO
 
@@ -32,7 +32,6 @@ PAGES = 6
 MOST = 4
 EXAMPLES = 25
 STEPS = 30
-SECONDS = 100
 
 picks = st.integers(0, MOST - 1)
 pages = st.integers(0, PAGES - 1)
@@ -166,7 +165,7 @@ class Real(RuleBasedStateMachine):
 
 @pytest.fixture
 def machine(tmp_path: Path, mount: MountFactory) -> Iterator[type[RuleBasedStateMachine]]:
-    mounted = mount(deadline=SECONDS)
+    mounted = mount(deadline=LONG_DEADLINE)
     made = Family(compile_client(tmp_path), tmp_path)
 
     class Machine(Real):

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.files import VFile, letter
 from tests.support.fvrange import PAGE, pages
-from tests.support.mount import MountFactory
+from tests.support.mount import LONG_DEADLINE, MountFactory
 from tests.support.vote_model import Process, VoteModel
 from tests.support.voter import How, Stage, Voter
 from tests.support.waiting import eventually
@@ -169,7 +169,7 @@ class Play:
 @pytest.mark.parametrize("private", ["block", "keep"])
 @pytest.mark.parametrize("unlinked", [False, True])
 def test_random_processes(mount: MountFactory, stage: Stage, private: str, unlinked: bool) -> None:
-    mounted = mount(deadline=60, semantics="kim", private=private)
+    mounted = mount(deadline=LONG_DEADLINE, semantics="kim", private=private)
     file = mounted.file("file", PAGES)
     play = Play(file, stage, VoteModel(PAGES, private == "block", unlinked), seed=2 + unlinked)
     if unlinked:

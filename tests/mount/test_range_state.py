@@ -13,6 +13,7 @@ from tests.support.errnos import errno_of
 from tests.support.files import VFile
 from tests.support.fvrange import PAGE, PARTIAL, SIGBUS, ZERO, Range, pages, priority
 from tests.support.mount import ROOT, Mount
+from tests.support.waiting import PATIENCE
 
 BEHAVIOR = PARTIAL | SIGBUS | priority(3)
 STATE = [Range(*pages(1), BEHAVIOR, False), Range(*pages(2), BEHAVIOR, True)]
@@ -49,7 +50,7 @@ def test_state_outlives_the_process_that_made_it(fs: Mount) -> None:
         f"{BEHAVIOR}); fvrange.purge(file.fileno(), {2 * PAGE}, {PAGE})"
     )
     command = [sys.executable, "-c", story, str(fs.path / "file")]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=20)
+    subprocess.run(command, cwd=ROOT, check=True, timeout=PATIENCE)
     assert fs.open("file").ranges() == STATE
 
 
@@ -58,7 +59,7 @@ def test_every_process_sees_it(fs: Mount, file: VFile) -> None:
     assert actor.loads() == "abXd"
     output = subprocess.run(
         ["getfattr", "--only-values", "-n", "user.fvrange.purged", file.path],
-        check=True, capture_output=True, timeout=20,
+        check=True, capture_output=True, timeout=PATIENCE,
     ).stdout  # fmt: skip
     assert output == b"8192+4096"
 
@@ -157,7 +158,7 @@ def test_a_copy_over_a_purged_page_makes_it_intact(fs: Mount, file: VFile) -> No
 def test_cp_a_copies_no_state(fs: Mount) -> None:
     file = fs.file("marked", 4)
     file.mark()
-    subprocess.run(["cp", "-a", file.path, fs.path / "copy"], check=True, timeout=20)
+    subprocess.run(["cp", "-a", file.path, fs.path / "copy"], check=True, timeout=PATIENCE)
     copy = fs.open("copy")
     assert copy.reads() == "abcd"
     assert copy.ranges() == []

@@ -19,7 +19,7 @@ import pytest
 import vfs_volatile
 from tests.support.mount import ROOT, command, run
 from tests.support.mountinfo import is_mounted
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 SHARE = Path(vfs_volatile.__file__).parent / "share"
 F_SETPIPE_SZ = 1031
@@ -52,7 +52,7 @@ def mount8(root: Path, fstab: str, then: str) -> subprocess.CompletedProcess[str
         ["unshare", "--mount", "sh", "-c", script],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -111,7 +111,7 @@ def test_the_unit_tells_its_manager_how_far_it_is(root: Path, hidden: bool) -> N
             assert is_mounted(root)
             daemon.send_signal(signal.SIGTERM)
             assert told.recv(100) == b"STOPPING=1"
-            assert daemon.wait(20) == 0
+            assert daemon.wait(PATIENCE) == 0
             assert not is_mounted(root)
         finally:
             daemon.kill()
@@ -123,7 +123,7 @@ def test_after_a_kill_the_unit_leaves_no_dead_mount(root: Path) -> None:
     unit = (SHARE / "vfs-volatile@.service").read_text()
     (line,) = [line for line in unit.splitlines() if line.startswith("ExecStopPost=-")]
     stop = shlex.split(line.partition("=-")[2].replace("%f", str(root)).replace("$$", "$"))
-    subprocess.run(stop, check=True, timeout=20)
+    subprocess.run(stop, check=True, timeout=PATIENCE)
     daemon = subprocess.Popen(
         command("mount", root, "-f"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
@@ -132,7 +132,7 @@ def test_after_a_kill_the_unit_leaves_no_dead_mount(root: Path) -> None:
     daemon.kill()
     daemon.communicate()
     assert is_mounted(root)
-    subprocess.run(stop, check=True, timeout=20)
+    subprocess.run(stop, check=True, timeout=PATIENCE)
     assert not is_mounted(root)
 
 
@@ -149,7 +149,7 @@ def test_in_the_foreground_json_goes_to_stderr(root: Path) -> None:
     assert daemon.stdout is not None
     assert daemon.stdout.readline() == f"ready {root}\n".encode()
     daemon.terminate()
-    _, said = daemon.communicate(timeout=20)
+    _, said = daemon.communicate(timeout=PATIENCE)
     first, last = (json.loads(line) for line in said.splitlines())
     assert first.keys() == {"time", "level", "logger", "message"}
     assert (first["level"], first["message"]) == ("info", f"mounted {root}")
@@ -166,7 +166,7 @@ def test_detached_it_goes_to_the_system_s_log(root: Path, tmp_path: Path) -> Non
                 [*namespace, "sh", "-c", both],
                 cwd=ROOT,
                 capture_output=True,
-                timeout=60,
+                timeout=PATIENCE,
                 check=False,
             )
         assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
@@ -208,7 +208,7 @@ def test_a_log_that_nobody_reads_does_not_stop_the_mount(root: Path) -> None:
         assert daemon.stdout.readline() == f"ready {root}\n".encode()
         done = subprocess.run(
             [sys.executable, "-c", "import os, sys; os.listdir(sys.argv[1])", root],
-            timeout=20,
+            timeout=PATIENCE,
             check=False,
         )
         assert done.returncode == 0
@@ -216,5 +216,5 @@ def test_a_log_that_nobody_reads_does_not_stop_the_mount(root: Path) -> None:
         assert eventually(lambda: not is_mounted(root), 20)
     finally:
         os.close(reader)
-        assert daemon.wait(20) == 0
+        assert daemon.wait(PATIENCE) == 0
         daemon.communicate()

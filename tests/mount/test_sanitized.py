@@ -18,6 +18,7 @@ from tests.support import sanitized
 from tests.support.files import VFile, fallocate
 from tests.support.fvrange import PAGE
 from tests.support.mount import ROOT, Mount
+from tests.support.waiting import PATIENCE
 from tests.support.watchdog import Watchdog
 from vfs_volatile.abi.ioctls import FVRANGE_IOC_MVRANGE, FVRANGE_IOC_NEXT, FVRANGE_IOC_VEC
 
@@ -91,7 +92,7 @@ def test_the_sanitizer_sees_what_the_shim_does(library: Path) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", program], env=sanitized.environment(library), cwd=ROOT,
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert done.returncode != 0
     assert "heap-buffer-overflow" in done.stderr

@@ -143,7 +143,7 @@ def test_a_killed_run_leaves_nothing_mounted(tmp_path: Path) -> None:
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     process = subprocess.Popen([sys.executable, "-c", RUN], env=environment, cwd=ROOT)
     try:
-        assert eventually(mounts, 20)
+        assert eventually(mounts)
     finally:
         process.kill()
         process.wait()

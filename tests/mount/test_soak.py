@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.mount import ROOT, Mount, MountFactory
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "60"))
 SOAKERS = 6
@@ -25,7 +25,7 @@ MIB = 1 << 20
 BUDGETS = range(MIB // 4, 8 * MIB, 64 << 10)
 BOUND = 4 * MIB + 2 * MIB
 """Resident beyond the budget: the slack of writers, and what the kernel writes back meanwhile."""
-LAG_SECONDS = 2.0
+LAG_SECONDS = 20.0
 """How long the purger may take after the budget went down, on a machine with much else to do."""
 
 Process = subprocess.Popen[str]
@@ -62,14 +62,14 @@ class Pressure:
     def kill_one(self) -> None:
         victim = self._running.pop(0)
         victim.kill()
-        victim.communicate(timeout=10)
+        victim.communicate(timeout=PATIENCE)
         self.killed += 1
         self._start(self._dice.choice(self._paths))
 
     def end(self) -> None:
         for process in self._running:
             process.kill()
-            process.communicate(timeout=10)
+            process.communicate(timeout=PATIENCE)
         for path in self._paths:
             path.unlink()
 
@@ -112,9 +112,9 @@ class Bound:
         assert time.monotonic() - self._since < LAG_SECONDS, f"{resident} resident of {budget}"
 
 
-@pytest.mark.timeout(SECONDS + 120)
+@pytest.mark.timeout(SECONDS + 300)
 def test_soak(mount: MountFactory) -> None:
-    mounted = mount(budget="4M", deadline=SECONDS + 100)
+    mounted = mount(budget="4M", deadline=SECONDS + 200)
     before = holdings(mounted)
     dice = random.Random(1)
     soakers = [
@@ -134,7 +134,7 @@ def test_soak(mount: MountFactory) -> None:
     counts: dict[str, int] = {}
     complaints = []
     for soaker in soakers:
-        output, complaint = soaker.communicate(timeout=60)
+        output, complaint = soaker.communicate(timeout=PATIENCE)
         if soaker.returncode != 0:
             complaints.append(f"exit code {soaker.returncode}: {complaint}")
         else:
@@ -154,5 +154,5 @@ def check_nothing_is_left(mounted: Mount, before: dict[str, int]) -> None:
     assert eventually(lambda: not any(map(mounted.number, numbers)))
     assert memfd_blocks(mounted) == 0
     # Idle threads of trio end after ten seconds.
-    assert eventually(lambda: holdings(mounted)["task"] <= before["task"] + 1, 15)
+    assert eventually(lambda: holdings(mounted)["task"] <= before["task"] + 1)
     assert holdings(mounted)["fd"] <= before["fd"]

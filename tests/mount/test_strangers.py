@@ -22,7 +22,7 @@ from tests.support.files import VFile
 from tests.support.fvrange import PAGE
 from tests.support.mount import ROOT, Mount, MountFactory, run
 from tests.support.mountinfo import is_mounted
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 from tests.support.watchdog import Watchdog
 from vfs_volatile.abi.ioctls import FVRANGE_IOC_MVRANGE, FvrangeArgs
 from vfs_volatile.client.mapped import mvrange
@@ -265,7 +265,7 @@ def of_a_user() -> Iterator[Path]:
         assert daemon.stdout.readline() == f"ready {directory}\n"
         yield directory
         daemon.terminate()
-        assert daemon.wait(timeout=15) == 0
+        assert daemon.wait(timeout=PATIENCE) == 0
         assert not is_mounted(directory)
     finally:
         device.chmod(before)
@@ -273,9 +273,9 @@ def of_a_user() -> Iterator[Path]:
             daemon.stdout.close()
         if daemon.poll() is None:
             daemon.kill()
-            daemon.wait(timeout=10)
+            daemon.wait(timeout=PATIENCE)
         if is_mounted(directory):
-            subprocess.run(["umount", "-l", directory], check=False, timeout=10)
+            subprocess.run(["umount", "-l", directory], check=False, timeout=PATIENCE)
         directory.rmdir()
 
 

@@ -48,4 +48,4 @@ def test_it_is_gone_with_its_last_descriptor(fs: Mount) -> None:
     os.pwrite(fd, b"x" * PAGE, 0)
     assert fs.resident == before + PAGE
     os.close(fd)
-    assert eventually(lambda: fs.resident == before, 10), "the kernel forgets on its own time"
+    assert eventually(lambda: fs.resident == before), "the kernel forgets on its own time"

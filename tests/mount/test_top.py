@@ -13,8 +13,7 @@ import pytest
 from tests.support.fvrange import PAGE
 from tests.support.mount import ROOT, Mount, MountFactory, command, run
 from tests.support.terminal import Terminal
-
-SECONDS = 10.0
+from tests.support.waiting import PATIENCE
 
 
 def top(mounted: Mount, **env: str) -> Terminal:
@@ -145,7 +144,7 @@ def test_it_ends_when_nobody_reads_it_any_more(piped: subprocess.Popen[str]) -> 
     piped.stdout.readline()
     piped.stdout.close()
     piped.stdout = None
-    assert piped.wait(SECONDS) == 1
+    assert piped.wait(PATIENCE) == 1
     assert piped.stderr is not None
     assert piped.stderr.read() == ""
 

@@ -19,6 +19,7 @@ from tests.support import fvrange
 from tests.support.files import content
 from tests.support.fvrange import PAGE, PARTIAL, SIGBUS, ZERO, Range, pages, priority
 from tests.support.mount import ROOT, Mount, MountFactory
+from tests.support.waiting import PATIENCE
 from vfs_volatile import PurgedError, VolatileFile, fvrange_purge
 
 COUNT = 8
@@ -257,7 +258,7 @@ def attack(path: Path) -> int:
         capture_output=True,
         text=True,
         check=True,
-        timeout=20,
+        timeout=PATIENCE,
     )
     return int(done.stdout)
 
@@ -307,7 +308,7 @@ def run(program: str, path: Path) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=20,
+        timeout=PATIENCE,
     )
 
 
@@ -413,7 +414,7 @@ def test_whatever_pins_and_purges_there_are_nothing_lost_is_taken_for_intact(
         dice = random.Random(1)
         while any(process.poll() is None for process in pinners):
             fvrange_purge(file, *pages(dice.randrange(64), dice.randint(1, 4)))
-        said = [process.communicate(timeout=10) for process in pinners]
+        said = [process.communicate(timeout=PATIENCE) for process in pinners]
         assert [errors for _, errors in said] == ["", ""]
         built, kept = zip(*(map(int, output.split()) for output, _ in said), strict=True)
         assert sum(built) > 20, said
@@ -490,7 +491,7 @@ def test_a_sigbus_elsewhere_ends_the_process_as_ever(fs: Mount, handler: str) ->
         capture_output=True,
         text=True,
         check=False,
-        timeout=20,
+        timeout=PATIENCE,
     )
     assert done.stdout == "touching\n"
     assert done.returncode == -signal.SIGBUS

@@ -15,11 +15,12 @@ import pytest
 
 from tests.support.fvrange import PAGE
 from tests.support.mount import ROOT, Mount, MountFactory
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 from vfs_volatile.processes.identity import identify
 from vfs_volatile.processes.openers import boot_ticks
 
-DIES_WITHIN_SECONDS = 0.25
+DIES_WITHIN_SECONDS = 10.0
+"""Long before the watchdog would end the call; on a machine at rest it is 20 ms."""
 
 CALL = """
 import os, signal, sys
@@ -93,7 +94,13 @@ class Stuck:
         self.switch.unlink(missing_ok=True)
         for caller in self.callers:
             caller.kill()
-            caller.communicate(timeout=10)
+            caller.communicate(timeout=PATIENCE)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watchdog of the next mount does not wait for long."""
+    monkeypatch.setenv("IMPATIENT", "1")
 
 
 @pytest.fixture
@@ -107,7 +114,7 @@ def stuck(request: pytest.FixtureRequest, mount: MountFactory) -> Iterator[Stuck
 def seconds_to_die(process: subprocess.Popen[str]) -> float:
     begun = time.monotonic()
     process.kill()
-    assert process.wait(timeout=10) == -signal.SIGKILL
+    assert process.wait(timeout=PATIENCE) == -signal.SIGKILL
     return time.monotonic() - begun
 
 
@@ -151,15 +158,16 @@ def test_a_signal_with_a_handler_does_not_fail_the_call(stuck: Stuck) -> None:
     caller = stuck.call("fvrange.purge(fd)", handled=True)
     caller.send_signal(signal.SIGUSR1)
     stuck.switch.unlink()
-    assert caller.wait(timeout=10) == 0
+    assert caller.wait(timeout=PATIENCE) == 0
     assert stuck.file.reads() == "XXXX"
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("stuck", ["look"], indirect=True)
 def test_what_waits_too_long_is_logged_with_its_stack_and_fails(stuck: Stuck) -> None:
     stuck.mounted.declared_stderr = True
     caller = stuck.call("fvrange.purge(fd)")
-    assert caller.wait(timeout=10) == errno.ETIMEDOUT
+    assert caller.wait(timeout=PATIENCE) == errno.ETIMEDOUT
     said = stuck.mounted.stderr
     assert f"of thread {caller.pid} waits for 1 s" in said
     assert "in objections" in said, "the stack names what it waits for"
@@ -168,13 +176,14 @@ def test_what_waits_too_long_is_logged_with_its_stack_and_fails(stuck: Stuck) ->
     assert stuck.file.purge() == 4 * PAGE, "the mount is as well as before"
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("stuck", ["busy"], indirect=True)
 def test_a_thread_that_is_busy_with_one_thing_is_logged_with_its_stack(stuck: Stuck) -> None:
     stuck.mounted.declared_stderr = True
     caller = stuck.call("os.getxattr(root, 'user.vfs_volatile.stats')")
-    assert eventually(lambda: "busy with one thing" in stuck.mounted.stderr, 10)
+    assert eventually(lambda: "busy with one thing" in stuck.mounted.stderr)
     assert "held_by" in stuck.mounted.stderr or "in wait" in stuck.mounted.stderr
-    assert caller.wait(timeout=10) == errno.ETIMEDOUT, "what had been read fails all the same"
+    assert caller.wait(timeout=PATIENCE) == errno.ETIMEDOUT, "what had been read fails all the same"
     stuck.switch.unlink()
     assert os.listdir(stuck.mounted.path) == ["file"]
 
@@ -192,7 +201,9 @@ def test_a_process_that_nobody_can_look_at_stops_no_purge_of_others(stuck: Stuck
             stuck.switch.write_text(str(hung.pid))
             assert late.purge() == 2 * PAGE
             assert stuck.file.purge() == 0, "it may have it mapped"
-            assert stuck.mounted.stats()["unreadable_processes"] == [hung.pid]
+            unreadable = stuck.mounted.stats()["unreadable_processes"]
+            assert isinstance(unreadable, list)
+            assert hung.pid in unreadable
             stuck.switch.unlink()
             assert eventually(lambda: stuck.file.purge() == 4 * PAGE)
         finally:

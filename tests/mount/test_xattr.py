@@ -12,6 +12,7 @@ from tests.support.errnos import errno_of
 from tests.support.files import VFile
 from tests.support.fvrange import PAGE, PARTIAL, SIGBUS, ZERO, Range, pages, priority
 from tests.support.mount import Mount
+from tests.support.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def setfattr(file: VFile, name: str, value: str | None) -> str:
         ["setfattr", *how, file.path],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=PATIENCE,
         check=False,
         env={**os.environ, "LC_ALL": "C"},
     )
@@ -38,7 +39,7 @@ def setfattr(file: VFile, name: str, value: str | None) -> str:
 
 def getfattr(path: Path, *how: str) -> str:
     return subprocess.run(
-        ["getfattr", *how, path], capture_output=True, text=True, timeout=20, check=True
+        ["getfattr", *how, path], capture_output=True, text=True, timeout=PATIENCE, check=True
     ).stdout.strip()
 
 
@@ -248,7 +249,7 @@ def test_nothing_is_listed_where_there_is_nothing(file: VFile) -> None:
 def test_cp_a_and_archives_carry_other_attributes_but_no_state(fs: Mount, file: VFile) -> None:
     os.setxattr(file.fd, "user.origin", b"test")
     file.mark(*pages(0, 4))
-    subprocess.run(["cp", "-a", file.path, fs.path / "copy"], check=True, timeout=20)
+    subprocess.run(["cp", "-a", file.path, fs.path / "copy"], check=True, timeout=PATIENCE)
     copy = fs.open("copy")
     assert os.getxattr(copy.fd, "user.origin") == b"test"
     assert copy.attribute("volatile") == ""

@@ -13,6 +13,7 @@ import pytest
 
 from tests.parity.sides import Sides
 from tests.support.mount import Mount
+from tests.support.waiting import PATIENCE
 from tests.support.watchdog import Watchdog
 
 SIZE = "256M"
@@ -39,9 +40,11 @@ def tmpfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Detached at once and reached through a descriptor: however pytest ends, it goes along."""
     path = tmp_path_factory.mktemp("tmpfs")
     options = f"huge=never,mode=755,size={SIZE}"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", path], check=True, timeout=10)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", path], check=True, timeout=PATIENCE
+    )
     root = os.open(path, os.O_RDONLY)
-    subprocess.run(["umount", "-l", path], check=True, timeout=10)
+    subprocess.run(["umount", "-l", path], check=True, timeout=PATIENCE)
     yield Path(f"/proc/{os.getpid()}/fd/{root}")
     os.close(root)
 

@@ -12,10 +12,9 @@ import pytest
 
 from tests.support.mount import ROOT
 from tests.support.mountinfo import abort, detach, mounts_below
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 Run = Callable[..., pytest.RunResult]
-SESSION_SECONDS = 60
 
 
 @pytest.fixture
@@ -43,7 +42,7 @@ def run(pytester: pytest.Pytester, work: Path, monkeypatch: pytest.MonkeyPatch) 
 
     def run(module: str, *arguments: str) -> pytest.RunResult:
         pytester.makepyfile(module)
-        done = pytester.runpytest_subprocess(*arguments, timeout=SESSION_SECONDS)
+        done = pytester.runpytest_subprocess(*arguments, timeout=PATIENCE)
         assert eventually(lambda: mounts_below(work) == {}), "a mount is left"
         return done
 

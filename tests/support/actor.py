@@ -12,19 +12,19 @@ from types import TracebackType
 from typing import Literal, Self
 
 from tests.support.fvrange import PAGE
+from tests.support.waiting import PATIENCE
 
 How = Literal["shared", "private"]
 BOTH: tuple[How, ...] = ("shared", "private")
 
 PROBE_SOURCE = Path(__file__).with_name("probe.c")
-REPLY_SECONDS = 25.0
 
 
 def compile_probe(directory: Path) -> Path:
     """Compile the probe into ``directory``; raises when the compiler has anything to say."""
     program = directory / "probe"
     command = ["gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-o", str(program), str(PROBE_SOURCE)]
-    subprocess.run(command, check=True, timeout=60)
+    subprocess.run(command, check=True, timeout=PATIENCE)
     return program
 
 
@@ -48,7 +48,7 @@ class Actor:
         return self.process.pid
 
     def ask(self, command: str) -> str:
-        """Send one command and wait for its reply, at most REPLY_SECONDS."""
+        """Send one command and wait for its reply, at most PATIENCE."""
         assert self.process.stdin is not None
         self.process.stdin.write(command.encode() + b"\n")
         return self._reply(command)
@@ -109,10 +109,10 @@ class Actor:
         assert self.process.stdout is not None
         self.process.stdin.close()
         try:
-            self.process.wait(timeout=5)
+            self.process.wait(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait(timeout=5)
+            self.process.wait(timeout=PATIENCE)
         self.process.stdout.close()
 
     def __enter__(self) -> Self:
@@ -134,7 +134,7 @@ class Actor:
 
     def _reply(self, command: str) -> str:
         assert self.process.stdout is not None
-        deadline = time.monotonic() + REPLY_SECONDS
+        deadline = time.monotonic() + PATIENCE
         while b"\n" not in self._received:
             ready, _, _ = select.select(
                 [self.process.stdout], [], [], max(0.0, deadline - time.monotonic())
@@ -143,7 +143,9 @@ class Actor:
                 raise TimeoutError(f"the probe did not answer '{command}'")
             chunk = os.read(self.process.stdout.fileno(), PAGE * 16)
             if not chunk:
-                raise EOFError(f"the probe died of '{command}': {self.process.wait(timeout=5)}")
+                raise EOFError(
+                    f"the probe died of '{command}': {self.process.wait(timeout=PATIENCE)}"
+                )
             self._received += chunk
         line, _, self._received = self._received.partition(b"\n")
         return line.decode()

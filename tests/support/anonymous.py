@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Self
 
 from tests.support.fvrange import PAGE
+from tests.support.waiting import PATIENCE
 
 PACKAGE = Path(__file__).parents[2] / "vfs_volatile"
 SOURCE = Path(__file__).with_name("anonymous.c")
 LIBRARY_SOURCES = sorted((PACKAGE / "native" / "libfvrange").glob("*.c"))
-REPLY_SECONDS = 20.0
 
 
 def compile_client(directory: Path, sanitizer: str | None = None) -> Path:
@@ -53,7 +53,7 @@ class Process:
         os.write(self._orders, command.encode() + b"\n")
 
     def reply(self, command: str = "?") -> str:
-        deadline = time.monotonic() + REPLY_SECONDS
+        deadline = time.monotonic() + PATIENCE
         while b"\n" not in self._received:
             left = max(0.0, deadline - time.monotonic())
             if not select.select([self._answers], [], [], left)[0]:
@@ -148,12 +148,12 @@ class First(Process):
         """Let it end by itself; its exit code."""
         assert self._popen.stdin is not None
         self._popen.stdin.close()
-        return self._popen.wait(timeout=20)
+        return self._popen.wait(timeout=PATIENCE)
 
     def end(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             self._popen.kill()
-        self._popen.wait(timeout=10)
+        self._popen.wait(timeout=PATIENCE)
         for pipe in (self._popen.stdin, self._popen.stdout):
             if pipe is not None:
                 pipe.close()

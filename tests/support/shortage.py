@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.support.waiting import PATIENCE
 from vfs_volatile.mountinfo import read_mounts
 
 LIMIT = 8 << 20
@@ -62,7 +63,7 @@ def shortage(group: Path | None) -> Iterator[None]:
         try:
             yield
         finally:
-            process.communicate(timeout=30)  # end of file: it ends
+            process.communicate(timeout=PATIENCE)  # end of file: it ends
             assert process.returncode == 0, "it did not live to see the end of the shortage"
 
 

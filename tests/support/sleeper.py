@@ -8,14 +8,15 @@ import signal
 import subprocess
 from pathlib import Path
 
+from tests.support.waiting import PATIENCE
+
 SOURCE = Path(__file__).with_name("sleeper.c")
-SECONDS = 10.0
 
 
 def compile_sleeper(directory: Path) -> Path:
     """Compile the program into ``directory``."""
     program = directory / "sleeper"
-    subprocess.run(["gcc", "-O1", "-pthread", "-o", program, SOURCE], check=True, timeout=60)
+    subprocess.run(["gcc", "-O1", "-pthread", "-o", program, SOURCE], check=True, timeout=PATIENCE)
     return program
 
 
@@ -57,7 +58,7 @@ class Sleeper:
             self._process.stdin.close()
             os.close(self._others)
             os.kill(self.pid, signal.SIGKILL)  # ours until it is reaped
-            self._process.wait(SECONDS)
+            self._process.wait(PATIENCE)
             assert self._process.stdout is not None
             self._process.stdout.close()
 
@@ -65,7 +66,7 @@ class Sleeper:
         assert self._process.stdout is not None
         poll = select.poll()
         poll.register(self._process.stdout, select.POLLIN)
-        assert poll.poll(1000 * SECONDS), f"no answer to {answer}"
+        assert poll.poll(1000 * PATIENCE), f"no answer to {answer}"
         assert os.read(self._process.stdout.fileno(), 1).decode() == answer
         if answer == "x":
             self._await("h")

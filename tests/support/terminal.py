@@ -17,9 +17,8 @@ from types import TracebackType
 from typing import Self
 
 from tests.support.mount import ROOT
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
-SECONDS = 15.0
 _OVERRULING = ("NO_COLOR", "COLUMNS", "LINES")
 _ESCAPE = re.compile(rb"\x1b(\[[0-9;?]*[a-zA-Z]|[()].|[=>])")
 
@@ -58,7 +57,7 @@ class Terminal:
         traceback: TracebackType | None,
     ) -> None:
         self.process.kill()
-        self.process.wait(SECONDS)
+        self.process.wait(PATIENCE)
         os.close(self._ours)
         os.close(self._theirs)
 
@@ -110,7 +109,7 @@ class Terminal:
             self._read()
             return condition()
 
-        return eventually(check, SECONDS)
+        return eventually(check)
 
     def _read(self) -> None:
         while select.select([self._ours], [], [], 0)[0]:

@@ -26,13 +26,11 @@ from typing import Any, Literal
 
 from tests.support.files import VFile
 from tests.support.fvrange import PAGE
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 from vfs_volatile.client.mapped import mvrange
 
 How = Literal["shared", "private"]
 ROOT = Path(__file__).parents[2]
-SECONDS = 25.0
-"""For any answer."""
 SYS_EXIT = {"x86_64": 60, "aarch64": 93}[os.uname().machine]
 
 
@@ -126,7 +124,7 @@ class Stage:
     def __init__(self, work: Path) -> None:
         self._path = work / "voters"
         self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(SECONDS)
+        self._socket.settimeout(PATIENCE)
         self._socket.bind(str(self._path))
         self._socket.listen()
         self._voters: list[Voter] = []
@@ -142,7 +140,7 @@ class Stage:
     def accept(self) -> Voter:
         """The process that says hello next."""
         connection, _ = self._socket.accept()
-        connection.settimeout(SECONDS)
+        connection.settimeout(PATIENCE)
         with connection:
             lines = connection.makefile("rwb")
         self._voters.append(Voter(self, json.loads(lines.readline()), lines))
@@ -151,8 +149,8 @@ class Stage:
     def reap(self, pid: int) -> None:
         """Wait until the process has ended; orphans may stay zombies for a while."""
         if pid in self._started:
-            self._started.pop(pid).wait(SECONDS)
-        assert eventually(lambda: _has_ended(pid), SECONDS), f"process {pid} does not end"
+            self._started.pop(pid).wait(PATIENCE)
+        assert eventually(lambda: _has_ended(pid)), f"process {pid} does not end"
 
     def close(self) -> None:
         for voter in self._voters:
@@ -160,7 +158,7 @@ class Stage:
                 os.kill(voter.pid, signal.SIGKILL)  # ours: nobody else gets the pid before the reap
             voter.close()
         for process in self._started.values():
-            process.wait(SECONDS)
+            process.wait(PATIENCE)
         self._socket.close()
 
 
@@ -251,7 +249,7 @@ class Actor:
 
         def go_on() -> None:
             first_may_go.wait()
-            gone = eventually(lambda: _state_of(os.getpid()) == "Z", SECONDS)
+            gone = eventually(lambda: _state_of(os.getpid()) == "Z")
             assert gone, "the first thread does not end"
             self._say(None)
             self.obey()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+PATIENCE = 100.0
+"""Seconds after which what a test waits for counts as never coming, on a busy machine too."""
 POLL_SECONDS = 0.005
 
 
-def eventually(condition: Callable[[], object], seconds: float = 30.0) -> bool:
+def eventually(condition: Callable[[], object], seconds: float = PATIENCE) -> bool:
     """True as soon as ``condition()`` holds, False when it did not within ``seconds``."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import PATIENCE
 from vfs_volatile.abi import anonymous as wire
 
 NATIVE = Path(wire.__file__).parents[1] / "native" / "libfvrange"
@@ -57,8 +58,8 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     lines = "\n    ".join(f'printf("%llu ", (unsigned long long){name});' for name in names)
     source = work / "say.c"
     source.write_text(PROGRAM.replace("%s", lines, 1))
-    subprocess.run(["gcc", f"-I{NATIVE}", source, "-o", work / "say"], check=True, timeout=60)
-    return subprocess.run([work / "say"], check=True, capture_output=True, timeout=10).stdout
+    subprocess.run(["gcc", f"-I{NATIVE}", source, "-o", work / "say"], check=True, timeout=PATIENCE)
+    return subprocess.run([work / "say"], check=True, capture_output=True, timeout=PATIENCE).stdout
 
 
 def test_numbers_and_constants_are_the_same(printed: bytes) -> None:

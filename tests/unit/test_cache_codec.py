@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.waiting import PATIENCE
 from vfs_volatile.client.cache.codec import decode_key, decode_value, encode_key, encode_value
 
 SIMPLE = (
@@ -60,7 +61,7 @@ def test_a_key_has_the_same_bytes_in_every_process() -> None:
             capture_output=True,
             text=True,
             check=True,
-            timeout=30,
+            timeout=PATIENCE,
         ).stdout
         for seed in ("1", "2")
     }

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import PATIENCE
 from vfs_volatile.cli import launch, main, mount, mount_checks
 from vfs_volatile.cli.mount_options import parse_mount_options
 from vfs_volatile.core.semantics import PRESETS, Semantics
@@ -385,7 +386,7 @@ def test_within_hands_back_results_and_errors() -> None:
 def test_the_program_runs_as_a_module() -> None:
     command = [sys.executable, "-m", "vfs_volatile", "status", "/proc"]
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+        command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("vfs-volatile: /proc is not on a vfs-volatile mount; ")
@@ -398,7 +399,7 @@ def test_plain_commands_load_neither_trio_nor_fuse_nor_rich() -> None:
     )
     command = [sys.executable, "-c", code]
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+        command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.stdout == "\n"
 
@@ -412,7 +413,7 @@ def test_a_reader_that_has_seen_enough_is_no_traceback() -> None:
             cwd=ROOT,
             stdout=writer,
             stderr=subprocess.PIPE,
-            timeout=30,
+            timeout=PATIENCE,
             check=False,
         )
     finally:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.mount import ROOT, command, run
+from tests.support.waiting import PATIENCE
 from tools.manpages.__main__ import main as write_man_pages
 from vfs_volatile.cli.app import command_names
 
@@ -23,7 +24,7 @@ def output(*words: object, **variables: str) -> str:
         env={**os.environ, **variables},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

@@ -16,7 +16,7 @@ import pytest
 from tests.support.files import content
 from tests.support.fvrange import PAGE
 from tests.support.voter import Stage, Voter
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 from vfs_volatile.core.consent import Mapper
 from vfs_volatile.core.pages import LAST_PAGE, PageSpan
 from vfs_volatile.errors import SyscallError
@@ -274,7 +274,7 @@ def test_more_events_than_fit_are_noticed(events: ProcessEvents) -> None:
     """Two thousand processes come and go while nobody reads; what is lost is not passed over."""
     events.socket.setsockopt(1, 8, 1)  # SOL_SOCKET, SO_RCVBUF: the smallest there is
     program = "import os\nfor _ in range(200):\n os.fork() or os._exit(0)\n os.wait()"
-    subprocess.run([sys.executable, "-S", "-c", program], check=True, timeout=20)
+    subprocess.run([sys.executable, "-S", "-c", program], check=True, timeout=PATIENCE)
     events.pending()
     assert events.overrun
 
@@ -428,4 +428,4 @@ def test_processes_that_come_faster_than_the_look_block(file: Path) -> None:
     finally:
         for process in born:
             process.kill()
-            process.wait(timeout=5)
+            process.wait(timeout=PATIENCE)

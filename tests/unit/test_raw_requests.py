@@ -6,6 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
+from tests.support.waiting import PATIENCE
 from vfs_volatile.native import build_shim
 
 ROUNDS = int(os.environ.get("FUZZ_ROUNDS", "100000"))
@@ -123,7 +124,7 @@ def run(directory: Path, program: str, rounds: int) -> subprocess.CompletedProce
             *(*fuse.stdout.split(), "-ldl"),
         ],
         check=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     return subprocess.run(
         [binary, str(rounds)], capture_output=True, text=True, timeout=600, check=False

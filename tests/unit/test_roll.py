@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.sleeper import Sleeper
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 from vfs_volatile.processes.identity import ProcessId, identify
 from vfs_volatile.processes.kernel import Kernel
 from vfs_volatile.processes.roll import Roll
 
-SECONDS = 20.0
 Start = Callable[[], Sleeper]
 
 
@@ -57,7 +56,7 @@ def start(sleepers: Callable[[Path], Sleeper], roll: Roll, tmp_path: Path) -> St
     def made() -> Sleeper:
         sleeper = sleepers(tmp_path / "file")
         roll.add(who(sleeper))
-        assert eventually(lambda: is_cheap(roll), SECONDS)
+        assert eventually(lambda: is_cheap(roll), PATIENCE)
         return sleeper
 
     return made
@@ -103,7 +102,7 @@ def test_a_thread_runs_another_program(roll: Roll, start: Start) -> None:
     sleeper = start()
     sleeper.does("t")
     before = who(sleeper)
-    assert eventually(lambda: is_cheap(roll), SECONDS)
+    assert eventually(lambda: is_cheap(roll), PATIENCE)
     sleeper.other_does("x")
     assert roll.call() == [before]
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.fvrange import PAGE
 from tests.support.sleeper import Sleeper
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 from vfs_volatile.native import kcmp
 from vfs_volatile.processes.kernel import SAME_MEMORY, Kernel
 from vfs_volatile.processes.mappings import MappingScanner
@@ -22,7 +22,6 @@ from vfs_volatile.processes.openers import Openers
 TMPFS = "/dev/shm"
 """Any mount will do to look for mappings of its files."""
 MOST_FILES = 2000
-SECONDS = 20.0
 """Until somebody is found asleep on a busy machine."""
 
 pytestmark = pytest.mark.skipif(
@@ -85,7 +84,7 @@ def looks(file: Path) -> Iterator[Looks]:
 def test_a_sleeping_process_is_remembered(looks: Looks, start: Callable[[], Sleeper]) -> None:
     with_it, without = start(), start()
     with_it.does("m")
-    assert eventually(lambda: looks.remembers(with_it.pid, without.pid), SECONDS)
+    assert eventually(lambda: looks.remembers(with_it.pid, without.pid), PATIENCE)
     for _ in range(3):
         assert looks.look() == {with_it.pid}
         assert looks.asked.isdisjoint({with_it.pid, without.pid})
@@ -106,10 +105,10 @@ def test_what_it_does_when_it_wakes_is_seen_at_once(
 ) -> None:
     sleeper = start()
     for _ in range(5):
-        assert eventually(lambda: looks.remembers(sleeper.pid), SECONDS)
+        assert eventually(lambda: looks.remembers(sleeper.pid), PATIENCE)
         sleeper.does("m")
         assert looks.look() == {sleeper.pid}
-        assert eventually(lambda: looks.remembers(sleeper.pid), SECONDS)
+        assert eventually(lambda: looks.remembers(sleeper.pid), PATIENCE)
         sleeper.does("u")
         assert looks.look() == set()
 
@@ -117,7 +116,7 @@ def test_what_it_does_when_it_wakes_is_seen_at_once(
 def test_a_thread_maps_while_the_others_sleep(looks: Looks, start: Callable[[], Sleeper]) -> None:
     sleeper = start()
     sleeper.does("t")
-    assert eventually(lambda: looks.remembers(sleeper.pid), SECONDS), "with two threads"
+    assert eventually(lambda: looks.remembers(sleeper.pid), PATIENCE), "with two threads"
     sleeper.other_does("m")
     assert looks.look() == {sleeper.pid}
 
@@ -134,7 +133,7 @@ def test_a_process_that_runs_is_asked_always(looks: Looks, start: Callable[[], S
 def test_memory_that_a_child_shares(looks: Looks, start: Callable[[], Sleeper]) -> None:
     """clone(2) with CLONE_VM: what the child maps is the parent's too, though that sleeps."""
     sleeper = start()
-    assert eventually(lambda: looks.remembers(sleeper.pid), SECONDS)
+    assert eventually(lambda: looks.remembers(sleeper.pid), PATIENCE)
     sleeper.does("c")
     assert kcmp.compare_memory(sleeper.pid, sleeper.child) == SAME_MEMORY
     for _ in range(6):
@@ -142,13 +141,13 @@ def test_memory_that_a_child_shares(looks: Looks, start: Callable[[], Sleeper]) 
     sleeper.other_does("m")
     sleeper.other_does("e")
     assert looks.look() >= {sleeper.pid}, "it was the child that mapped, and it is gone"
-    assert eventually(lambda: looks.remembers(sleeper.pid), SECONDS), "it is alone again"
+    assert eventually(lambda: looks.remembers(sleeper.pid), PATIENCE), "it is alone again"
     assert looks.look() == {sleeper.pid}
 
 
 def test_memory_that_a_child_of_vfork_shares(looks: Looks, start: Callable[[], Sleeper]) -> None:
     sleeper = start()
-    assert eventually(lambda: looks.remembers(sleeper.pid), SECONDS)
+    assert eventually(lambda: looks.remembers(sleeper.pid), PATIENCE)
     sleeper.does("v")
     for _ in range(4):
         looks.look()
@@ -164,7 +163,7 @@ def test_a_forked_child_has_what_its_parent_had(looks: Looks, start: Callable[[]
     sleeper.does("f")
     child = sleeper.child
     assert looks.look() == {sleeper.pid, child}
-    assert eventually(lambda: looks.remembers(sleeper.pid, child), SECONDS)
+    assert eventually(lambda: looks.remembers(sleeper.pid, child), PATIENCE)
     sleeper.does("u")
     assert looks.look() == {child}
     sleeper.other_does("u")
@@ -174,7 +173,7 @@ def test_a_forked_child_has_what_its_parent_had(looks: Looks, start: Callable[[]
 def test_another_program_has_nothing_mapped(looks: Looks, start: Callable[[], Sleeper]) -> None:
     sleeper = start()
     sleeper.does("m")
-    assert eventually(lambda: looks.remembers(sleeper.pid), SECONDS)
+    assert eventually(lambda: looks.remembers(sleeper.pid), PATIENCE)
     sleeper.does("x")
     assert looks.look() == set()
     sleeper.does("m")
@@ -186,7 +185,7 @@ def test_who_has_ended_is_forgotten(looks: Looks, start: Callable[[], Sleeper]) 
     sleepers = [start() for _ in range(5)]
     for sleeper in sleepers:
         sleeper.does("m")
-    assert eventually(lambda: looks.remembers(*(sleeper.pid for sleeper in sleepers)), SECONDS)
+    assert eventually(lambda: looks.remembers(*(sleeper.pid for sleeper in sleepers)), PATIENCE)
     for sleeper in sleepers:
         sleeper.end()
     assert looks.look() == set()
@@ -212,7 +211,7 @@ def test_two_looks_at_the_same_time(looks: Looks, start: Callable[[], Sleeper]) 
     """The second asks everybody, and does not wait for the first."""
     sleeper = start()
     sleeper.does("m")
-    assert eventually(lambda: looks.remembers(sleeper.pid), SECONDS)
+    assert eventually(lambda: looks.remembers(sleeper.pid), PATIENCE)
     with looks.scanner._remembering:
         assert looks.look() == {sleeper.pid}
         assert sleeper.pid in looks.asked
