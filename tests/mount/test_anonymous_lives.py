@@ -234,6 +234,22 @@ def test_a_stopped_process_delays_only_itself(family: Family, mount: MountFactor
     assert mounted.stats()["anonymous_silent"] == 0
 
 
+def test_an_idle_process_that_goes_on_answers_again(family: Family, mount: MountFactory) -> None:
+    """The second time at the latest its helper has nothing more to tell by itself."""
+    mounted = mount()
+    process = family.first().start(mounted.path, 4)
+    process.fill(0, 4, "a")
+    process.mark(0, 4)
+    for _ in range(2):
+        process.signal(signal.SIGSTOP)
+        purge(mounted)
+        assert mounted.stats()["anonymous_silent"] == 1
+        process.signal(signal.SIGCONT)
+        assert eventually(lambda: mounted.stats()["anonymous_silent"] == 0)
+    purge(mounted)
+    assert process.show() == "XXXX"
+
+
 def test_a_stopped_sharer_holds_what_it_shares_alone(family: Family, mount: MountFactory) -> None:
     mounted = mount()
     parent = family.first().start(mounted.path, 4)

@@ -68,10 +68,14 @@ class Attachment:
                 log.debug("process %s not woken", self.pid, exc_info=True)
 
     def poll(self, waiter: Waiter | None) -> int:
-        """POLLPRI while there are orders; ``waiter`` is to be woken when some come."""
+        """POLLPRI while there are orders; ``waiter`` is to be woken when some come.
+
+        Also while it is silent, so that it asks for orders once it goes on: those that it left
+        have been withdrawn, and it gets no new ones before it is heard of.
+        """
         if waiter is not None:
             self.waiter = waiter
-        return select.POLLPRI if self.waiting else 0
+        return select.POLLPRI if self.waiting or self.silent else 0
 
     def is_silent(self, silent: bool) -> None:
         """Nothing that it holds may be dropped as long as it is."""
