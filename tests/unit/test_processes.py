@@ -6,7 +6,6 @@ import errno
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -21,6 +20,7 @@ from vfs_volatile.core.consent import Mapper
 from vfs_volatile.core.pages import LAST_PAGE, PageSpan
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.native import procmap
+from vfs_volatile.processes import mappings as mappers
 from vfs_volatile.processes.connector import (
     Event,
     Exec,
@@ -48,6 +48,8 @@ from vfs_volatile.processes.openers import Openers, boot_ticks
 TMPFS = "/dev/shm"
 """Any mount will do to look for mappings of its files."""
 NO_INODE = 1 << 60
+NO_PID = 1 << 23
+"""More than any process has (PID_MAX_LIMIT)."""
 
 
 def pages_of(mapping: Mapping) -> PageSpan:
@@ -411,8 +413,11 @@ def test_an_unseen_opener_counts_as_a_private_mapper(file: Path) -> None:
     assert scan(file, openers=openers) == [Mapper(None, PageSpan(0, LAST_PAGE), private=True)]
 
 
-def test_processes_that_come_faster_than_the_look_block(file: Path) -> None:
+def test_processes_that_come_faster_than_the_look_block(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each look at a process sees a new one born: it ends, and says that it does not know."""
+    monkeypatch.setattr(mappers, "_CHASE_SECONDS", 0.2)
     born: list[subprocess.Popen[bytes]] = []
 
     def breeding(pid: int, major: int, minor: int) -> list[tuple[int, int, int, int, bool]]:
@@ -420,12 +425,48 @@ def test_processes_that_come_faster_than_the_look_block(file: Path) -> None:
             born.append(subprocess.Popen(["sleep", "30"]))
         return []
 
-    started = time.monotonic()
     try:
         assert Mapper(None, PageSpan(0, LAST_PAGE), private=True) in scan(file, breeding)
-        assert time.monotonic() - started < 5
-        assert len(born) < 100
     finally:
         for process in born:
             process.kill()
             process.wait(timeout=PATIENCE)
+
+
+class Busy(Kernel):
+    """One new process each time somebody reads the list, for a while."""
+
+    def __init__(self, births: int) -> None:
+        super().__init__()
+        self.births = births
+
+    def pids(self) -> set[int]:
+        self.births -= 1
+        return super().pids() | ({NO_PID + self.births} if self.births > 0 else set())
+
+
+def test_a_look_goes_on_while_a_busy_machine_starts_processes(file: Path) -> None:
+    scanner = MappingScanner(OwnMount(TMPFS), Busy(100), only_uid=None)
+    assert scanner.scan({file.stat().st_ino: Openers()}).of(file.stat().st_ino) == []
+
+
+def test_a_process_that_stays_unreadable_is_waited_for_once_and_forgotten(
+    stage: Stage, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mappers, "_PATIENCE_SECONDS", 0.1)
+    hidden = stage.voter().map(file)
+
+    def refused(pid: int, major: int, minor: int) -> list[tuple[int, int, int, int, bool]]:
+        if pid == hidden.pid:
+            raise PermissionError
+        return query_text(pid, major, minor)
+
+    scanner = MappingScanner(OwnMount(TMPFS), Kernel(refused), only_uid=None)
+    opened = {file.stat().st_ino: Openers()}
+    opened[file.stat().st_ino].add(hidden.pid)
+    assert scanner.scan(opened).waited > 0
+    assert scanner.scan(opened).waited == 0
+    assert scanner._stay_unreadable == {identify(hidden.pid)}
+    hidden.exit()
+    scanner.scan(opened)
+    assert scanner._stay_unreadable == set()

@@ -21,9 +21,10 @@ from vfs_volatile.processes.maps import OwnMount, mapped_pages
 from vfs_volatile.processes.openers import Openers
 from vfs_volatile.processes.sleepers import Mapped, Sleepers
 
-_MAX_PASSES = 20
-_PATIENCE_SECONDS = 2.0
-"""How long a look waits for processes that may become readable."""
+_CHASE_SECONDS = 1.0
+"""How long a look goes on after processes that come while it looks."""
+_PATIENCE_SECONDS = 3.0
+"""How long a look waits for processes that may become readable, for all of them together."""
 _RETRY_SECONDS = 0.01
 
 Opened = Mapping[int, Openers]
@@ -47,8 +48,8 @@ class Mappers:
     """How many processes were asked, and of how many it was known what they have mapped."""
     asking: tuple[int, float] | None = None
     """The process that is being asked at this moment, and since when (time.monotonic)."""
-    patient_until: float | None = None
-    """Until when this look waits for unreadable ones (time.monotonic), once it has met one."""
+    waited: float = 0.0
+    """How long it has waited for unreadable ones, in seconds."""
 
     def add(self, ino: int, mapper: Mapper) -> None:
         self.by_inode.setdefault(ino, []).append(mapper)
@@ -76,8 +77,8 @@ class MappingScanner:
         self._only_uid = only_uid
         """If set, only processes that run wholly as this user can reach the mount
         (fuse_permissible_uidgid in linux/fs/fuse/dir.c), so others need not be readable."""
-        self._stay_unreadable: set[ProcessId | None] = set()
-        """Processes that were waited for in vain."""
+        self._stay_unreadable: set[ProcessId] = set()
+        """Processes that were waited for in vain, and are there still."""
         self._hung: set[int] = set()
         """Processes that somebody waits for in vain, for as long as he does."""
         self._sleepers = Sleepers(kernel, most_files if kernel.tells_who_slept() else 0)
@@ -111,14 +112,13 @@ class MappingScanner:
 
     def _look(self, opened: Opened, found: Mappers, sleepers: Sleepers) -> None:
         """A process that exits meanwhile may have left a child with its mappings, so the list of
-        processes is read until it holds no new one.
+        processes is read until it holds no new one. Each pass asks the new ones alone: it takes
+        about as long as reading the list, and the next finds what came in that time.
         """
         seen = {os.getpid()}  # never maps its own mount
-        for _ in range(_MAX_PASSES):
-            fresh = self._kernel.pids() - seen
-            if not fresh:
-                sleepers.retain(seen)
-                return
+        fresh = self._kernel.pids() - seen
+        until: float | None = None
+        while fresh:
             known = sleepers.recall(fresh, seen)
             found.remembered += len(known)
             found.asked += len(fresh) - len(known)
@@ -127,7 +127,20 @@ class MappingScanner:
             for pid in fresh - known.keys():
                 found.add_all(self._ask(pid, opened, found, sleepers), opened)
             seen |= fresh
-        # Processes come faster than we can look, and any of them may be a child of a mapper.
+            fresh = self._kernel.pids() - seen
+            now = time.monotonic() - found.waited
+            until = now + _CHASE_SECONDS if until is None else until
+            if fresh and now > until:
+                self._give_up(fresh, opened, found)
+                return
+        sleepers.retain(seen)
+        for process in tuple(self._stay_unreadable):
+            if process.pid not in seen:
+                self._stay_unreadable.discard(process)
+
+    @staticmethod
+    def _give_up(fresh: set[int], opened: Opened, found: Mappers) -> None:
+        """Processes come faster than we can look, and any of them may be a child of a mapper."""
         found.unreadable |= fresh
         for ino in opened:
             found.add(ino, _unknown())
@@ -196,16 +209,17 @@ class MappingScanner:
         process = self._kernel.identify(pid)
         if pid in self._hung or process in self._stay_unreadable:
             return False
-        if found.patient_until is None:
-            found.patient_until = time.monotonic() + _PATIENCE_SECONDS
-        while time.monotonic() < found.patient_until:
+        while found.waited < _PATIENCE_SECONDS:
+            began = time.monotonic()
             time.sleep(_RETRY_SECONDS)  # in a worker thread
+            found.waited += time.monotonic() - began
             try:
                 self._mapped_by(pid, found)
             except PermissionError:
                 continue
             return True
-        self._stay_unreadable.add(process)
+        if process is not None:
+            self._stay_unreadable.add(process)
         return False
 
     def _may_reach_the_mount(self, pid: int) -> bool:
