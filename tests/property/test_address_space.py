@@ -66,6 +66,14 @@ def seek(offset: int, whence: int, file: AddressSpace | ModelFile) -> int:
     return file.seek(offset, whence)
 
 
+def read(offset: int, length: int, file: AddressSpace | ModelFile) -> bytes:
+    """What a file says it holds; where it says that lies, the same must be."""
+    data = file.read(offset, length)
+    if isinstance(file, AddressSpace) and (found := file.locate(offset, length)) is not None:
+        assert os.pread(found.fd, found.length, found.offset) == data
+    return data
+
+
 def page_numbers(spans: list[PageSpan]) -> list[int]:
     return [page for span in spans for page in range(*span)]
 
@@ -191,7 +199,7 @@ class Machine(RuleBasedStateMachine):
     @rule(file=files, extent=extents)
     def ask(self, file: int, extent: tuple[int, int]) -> None:
         offset, length = extent
-        self._both(file, lambda s: s.read(offset, length), lambda m: m.read(offset, length))
+        self._both(file, partial(read, offset, length), partial(read, offset, length))
         for whence in (os.SEEK_DATA, os.SEEK_HOLE):
             self._both(file, partial(seek, offset, whence), partial(seek, offset, whence))
         self._both(file, lambda s: s.purged_bytes(*extent), lambda m: m.purged_bytes(*extent))

@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 
-from vfs_volatile.core.pages import PageSpan
+from vfs_volatile.core.pages import Extent, PageSpan
 from vfs_volatile.units import PAGE_SIZE
 
 
@@ -23,6 +23,9 @@ class FakeStore:
             bytes(self.pages.get(page, bytes(PAGE_SIZE))[start:stop])
             for page, start, stop in _pieces(offset, length)
         )
+
+    def extent(self, offset: int, length: int) -> Extent | None:
+        return None
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
         for page, start, stop in _pieces(offset, len(data)):

@@ -15,6 +15,7 @@ from pyroaring import BitMap
 from vfs_volatile.core.pages import (
     LAST_PAGE,
     MAX_BYTES,
+    Extent,
     PageSpan,
     next_page,
     page_set,
@@ -52,12 +53,16 @@ class Content(Residency):
         earlier pages are fine: the kernel takes a short answer for the end of file, and asks
         page by page after an error (rule 4).
         """
-        length = min(length, self.size - offset)
-        if length <= 0:
-            return b""
-        if self.volatility.first_denied(pages_touched(offset, offset + length)) is not None:
-            raise SyscallError(errno.ENODATA)
-        return self.store.read(offset, length)
+        length = self._readable(offset, length)
+        return self.store.read(offset, length) if length else b""
+
+    def locate(self, offset: int, length: int) -> Extent | None:
+        """Where the bytes lie that :meth:`read` would copy; None if in no one part of a file.
+
+        Raises SyscallError as it does.
+        """
+        length = self._readable(offset, length)
+        return self.store.extent(offset, length) if length else None
 
     def write(self, offset: int, data: bytes | memoryview) -> int:
         """Store ``data`` for a write(2); the bytes stored, fewer if a later page fails.
@@ -223,7 +228,16 @@ class Content(Residency):
                 raise SyscallError(errno.ENOSPC) from error
             self._make_resident(run)
 
-    # ---- helpers: how far a write goes ----
+    # ---- helpers: how far a read or a write goes ----
+
+    def _readable(self, offset: int, length: int) -> int:
+        """How much of ``length`` bytes the file has. Raises SyscallError(ENODATA)."""
+        length = min(length, self.size - offset)
+        if length <= 0:
+            return 0
+        if self.volatility.first_denied(pages_touched(offset, offset + length)) is not None:
+            raise SyscallError(errno.ENODATA)
+        return length
 
     def _writable_end(self, start: int, end: int) -> int:
         """Where a write of ``[start, end)`` must stop for a purged page that it covers in part."""

@@ -34,11 +34,22 @@ class PageSpan(NamedTuple):
         return self.first < other.end and other.first < self.end
 
 
+class Extent(NamedTuple):
+    """Bytes of an open file of the daemon's, until something is stored or dropped."""
+
+    fd: int
+    offset: int
+    length: int
+
+
 class PageStore(Protocol):
     """Where an address_space keeps the data of its resident pages. Absent bytes read as zeros."""
 
     def read(self, offset: int, length: int) -> bytes:
         """``length`` bytes from ``offset``."""
+
+    def extent(self, offset: int, length: int) -> Extent | None:
+        """Where these bytes can be read as part of a file; None if they lie in no one part."""
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """Store ``data``. Raises OSError when memory or descriptors run out."""

@@ -44,13 +44,17 @@ class DebugAids:
         """May a mark have to wait for a purge?"""
         return self._purge_on_mark
 
+    @property
+    def may_hold_reads(self) -> bool:
+        """Is ``slow_faults`` on?"""
+        return self._slow_seconds > 0
+
     async def hold_read(self) -> None:
-        """With ``slow_faults``, let a READ wait before anything is looked up for it.
+        """Let a READ wait before anything is looked up for it.
 
         It holds a page lock, so a purge's step 4 waits with it: for so long and no longer.
         """
-        if self._slow_seconds:
-            await trio.sleep(self._slow_seconds)
+        await trio.sleep(self._slow_seconds)
 
     async def after_mark(self, parts: list[Part], purged: list[int]) -> list[int]:
         """What to answer to a mark of ``parts`` that found ``purged`` bytes of each purged.

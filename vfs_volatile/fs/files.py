@@ -64,13 +64,24 @@ class Files(Answers):
         if self._rules.lifetime == "last-close" and inode.space is not None:
             await self._purges.end_unused(inode, inode.space)
 
-    async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
+    def read(  # type: ignore[override]  # the shim's: answered at once
+        self, fh: int, offset: int, size: int
+    ) -> shim.Bytes | Coroutine[Any, Any, shim.Bytes]:
+        if self._aids.may_hold_reads:
+            return self._read_later(fh, offset, size)
+        return self._read(self._handles[fh], offset, size)
+
+    async def _read_later(self, fh: int, offset: int, size: int) -> shim.Bytes:
         await self._aids.hold_read()
-        handle = self._handles[fh]
-        data = space_of(handle.inode).read(off, size)
+        return self._read(self._handles[fh], offset, size)
+
+    @staticmethod
+    def _read(handle: Handle, offset: int, size: int) -> shim.Bytes:
+        space = space_of(handle.inode)
+        found = space.locate(offset, size)
         if handle.touches_atime:
             handle.inode.touch_read()
-        return data
+        return space.read(offset, size) if found is None else found
 
     def write(  # type: ignore[override]  # the shim's: with write_back, and answered at once
         self, fh: int, offset: int, data: memoryview, *, write_back: bool

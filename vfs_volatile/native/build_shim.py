@@ -31,6 +31,7 @@ ffi.cdef(
                      struct procmap_found *found, int room);
     int kcmp_memory(int one, int other);
 
+    int shim_reply_extent(fuse_req_t req, int fd, int64_t offset, size_t size);
     int shim_reply_open(fuse_req_t req, uint64_t fh, int backing_id);
     int shim_reply_created(fuse_req_t req, uint64_t ino, unsigned mode, unsigned nlink,
                            unsigned uid, unsigned gid, int64_t now_ns, unsigned name_timeout,
@@ -63,6 +64,7 @@ ffi.cdef(
         void shim_on_create(fuse_req_t, uint64_t parent, const char *name, unsigned mode,
                             int flags);
         void shim_on_tmpfile(fuse_req_t, uint64_t parent, unsigned mode, int flags);
+        void shim_on_read(fuse_req_t, uint64_t fh, size_t size, int64_t offset);
         void shim_on_write(fuse_req_t, uint64_t fh, const char *data, size_t size, int64_t offset,
                            int write_back);
     }

@@ -23,6 +23,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "data.c"
 #include "session.c"
 
 /* Defined by cffi from the declarations in build_shim.py. */
@@ -35,6 +36,7 @@ static void shim_on_create(fuse_req_t, uint64_t parent, const char *name, unsign
 static void shim_on_tmpfile(fuse_req_t, uint64_t parent, unsigned mode, int flags);
 static void shim_on_write(fuse_req_t, uint64_t fh, const char *data, size_t size, int64_t offset,
 			  int write_back);
+static void shim_on_read(fuse_req_t, uint64_t fh, size_t size, int64_t offset);
 static void shim_on_interrupt(fuse_req_t);
 static void shim_on_set_control(fuse_req_t, uint64_t ino, const char *name, const char *value,
 				size_t size);
@@ -84,7 +86,7 @@ static void on_init(void *userdata, struct fuse_conn_info *conn)
 	conn->want &= ~(unsigned)(FUSE_CAP_HANDLE_KILLPRIV | FUSE_CAP_ATOMIC_O_TRUNC);
 	/* Nobody but the kernel changes data: a new mtime or size must not empty its page cache. */
 	conn->want &= ~(unsigned)FUSE_CAP_AUTO_INVAL_DATA;
-	conn->want |= conn->capable & FUSE_CAP_EXPLICIT_INVAL_DATA;
+	conn->want |= conn->capable & (FUSE_CAP_EXPLICIT_INVAL_DATA | FUSE_CAP_SPLICE_WRITE);
 }
 
 static ssize_t on_read(int fd, void *buffer, size_t size, void *userdata)
@@ -140,7 +142,11 @@ static ssize_t on_writev(int fd, struct iovec *iov, int count, void *userdata)
 
 int fuse_session_mount(struct fuse_session *mounted, const char *mountpoint)
 {
-	static const struct fuse_custom_io io = { .writev = on_writev, .read = on_read };
+	static const struct fuse_custom_io io = {
+		.writev = on_writev,
+		.read = on_read,
+		.splice_send = on_splice_send,
+	};
 	int (*real)(struct fuse_session *, const char *) =
 		(int (*)(struct fuse_session *, const char *))(uintptr_t)dlsym(
 			RTLD_NEXT, "fuse_session_mount");
@@ -241,6 +247,15 @@ static void on_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fu
 }
 #endif
 
+/* pyfuse3 has a read handler too, but it copies, and starts a task for each answer. */
+static void on_read_request(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
+			    struct fuse_file_info *fi)
+{
+	(void)ino;
+	at_once = 1;
+	shim_on_read(req, fi->fh, size, offset);
+}
+
 /* pyfuse3 has a write handler, but drops the bit that tells write-back from write(2). */
 static void on_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset,
 		     struct fuse_file_info *fi)
@@ -264,6 +279,7 @@ static const struct fuse_lowlevel_ops *amend(struct fuse_lowlevel_ops *ops,
 	ops->ioctl = on_ioctl;
 	ops->fallocate = on_fallocate;
 	ops->lseek = on_lseek;
+	ops->read = on_read_request;
 	ops->write = on_write;
 #if HAS_TMPFILE
 	ops->tmpfile = on_tmpfile;

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
+from vfs_volatile.core.pages import Extent
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.native.requests import Request, Requests
 
@@ -70,8 +71,15 @@ class NewFile(NamedTuple):
     """Seconds for which it may trust the attributes."""
 
 
+Bytes = bytes | Extent
+"""What READ is answered with."""
+
+
 class Handlers(Protocol):
     """What a file system provides. Each may raise SyscallError; ``fh`` is a handle it gave out."""
+
+    def read(self, fh: int, offset: int, size: int) -> Bytes | Coroutine[Any, Any, Bytes]:
+        """An answer that takes longer is a coroutine."""
 
     def write(
         self, fh: int, offset: int, data: memoryview, *, write_back: bool
@@ -215,6 +223,26 @@ def _key(req: Any) -> int:
 def shim_on_interrupt(req: Any) -> None:
     # Nothing more here: libfuse holds a lock of the request.
     _spawn(requests.interrupted, _key(req))
+
+
+@ffi.def_extern()  # type: ignore[untyped-decorator]
+def shim_on_read(req: Any, fh: int, size: int, offset: int) -> None:
+    def reply(found: Bytes) -> None:
+        if isinstance(found, Extent):
+            lib.shim_reply_extent(req, *found)
+        else:
+            lib.fuse_reply_buf(req, found, len(found))
+
+    try:
+        found = _handlers.read(fh, offset, size)
+    except Exception as error:
+        lib.fuse_reply_err(req, _errno_of(error))
+        return
+    if isinstance(found, Bytes):
+        reply(found)
+    else:
+        later = found
+        _answer_later("read", req, lambda: later, reply)
 
 
 @ffi.def_extern()  # type: ignore[untyped-decorator]

@@ -11,7 +11,7 @@ import errno
 import os
 from collections.abc import Iterator
 
-from vfs_volatile.core.pages import PageSpan
+from vfs_volatile.core.pages import Extent, PageSpan
 from vfs_volatile.units import PAGE_SIZE
 
 _CHUNK = 4096 * PAGE_SIZE
@@ -92,6 +92,13 @@ class ArenaStore:
         if offset // _CHUNK == (offset + length - 1) // _CHUNK:
             return self._read_piece(offset, length)
         return b"".join(self._read_piece(*piece) for piece in _pieces(offset, length))
+
+    def extent(self, offset: int, length: int) -> Extent | None:
+        number, start = divmod(offset, _CHUNK)
+        base = self._chunks.get(number)
+        if base is None or start + length > _CHUNK:
+            return None
+        return Extent(self._arena.fd, base + start, length)
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
         view = memoryview(data)

@@ -13,7 +13,7 @@ import mmap
 import os
 from collections import OrderedDict
 
-from vfs_volatile.core.pages import LAST_PAGE, PageSpan
+from vfs_volatile.core.pages import LAST_PAGE, Extent, PageSpan
 from vfs_volatile.store.arena import fallocate_keeping_size, punch
 from vfs_volatile.units import PAGE_SIZE, pages_for
 
@@ -182,6 +182,9 @@ class DetachedFile:
 
     def read(self, offset: int, length: int) -> bytes:
         return os.pread(self.fileno(), length, offset).ljust(length, b"\0")
+
+    def extent(self, offset: int, length: int) -> Extent | None:
+        return None  # the kernel reads it without us
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
         view = memoryview(data)
