@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
+from itertools import count as numbers
 
 import pytest
 
@@ -255,3 +257,35 @@ def test_room_for_a_writer_is_a_cause_of_its_own(mount: MountFactory) -> None:
     freed = mounted.stats()["purged_for"]
     assert isinstance(freed, dict)
     assert {cause: size for cause, size in freed.items() if size} == {"writer": 4 * MIB}
+
+
+@pytest.mark.parametrize("wanted", ["64K", "all"])
+def test_a_purge_that_is_asked_for_ends_though_others_go_on(
+    mount: MountFactory, wanted: str
+) -> None:
+    """It takes what is volatile now; meanwhile the mount fills, and new marks come."""
+    mounted = mount(budget="1G", size="1G")
+    old, new, grown = mounted.file("old", 64), mounted.file("new", 16), mounted.open("grown")
+    old.mark(behavior=PARTIAL)
+    over = threading.Event()
+
+    def go_on() -> None:
+        for turn in numbers():
+            if over.is_set():
+                return
+            os.pwrite(grown.fd, bytes(MIB // 2), turn % 1024 * (MIB // 2))
+            page = pages(turn % 16, 1)
+            new.unmark(*page)
+            os.pwrite(new.fd, b"x" * PAGE, page[0])
+            new.mark(*page)
+
+    others = threading.Thread(target=go_on)
+    others.start()
+    try:
+        assert eventually(lambda: mounted.resident > 2 * MIB)
+        mounted.set_root("purge", wanted)
+    finally:
+        over.set()
+        others.join()
+    purged = len(old.purged_pages())
+    assert purged == (16 if wanted == "64K" else 64)

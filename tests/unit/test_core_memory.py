@@ -201,6 +201,15 @@ def test_a_round_goes_through_the_queue_once_in_slices(
     assert mount.memory.resident == 4
 
 
+def test_a_round_leaves_younger_marks_to_the_next(mount: Mount) -> None:
+    """Or it would never end while others go on marking."""
+    mount.file(2).mark(0, 0, VRANGE_FULL)
+    passing = Round(mount.memory)
+    mount.file(2).mark(0, 0, VRANGE_FULL)
+    assert [victim.entry.space.ino for victim in passing.choose(4)] == [1]
+    assert passing.finished
+
+
 # ---- budget, size, pressure ----
 
 

@@ -37,12 +37,15 @@ class Round:
     """One pass over the purge queue, from its head on; in slices, so that none takes long.
 
     What was passed over because it is barred is not looked at again in this round, however many
-    ranges that are.
+    ranges that are. It ends although others go on marking: it takes nothing that is younger.
     """
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
+        self._newest = memory.newest_age
         self._reached: Order | None = None
+        self.freed = 0
+        """Pages of memory that it has freed."""
         self.barred: dict[int, BitMap] = {}
         """What the looks of this round found, and what processes did not drop."""
         self.met_anonymous = False
@@ -70,6 +73,8 @@ class Round:
             for entry in stretch:
                 seen += 1
                 self._reached = entry.order
+                if entry.age > self._newest:
+                    continue
                 self.met_anonymous |= isinstance(entry.space, AnonymousSpace)
                 yield entry
             if seen >= _SLICE:

@@ -49,4 +49,4 @@ class PressureGuard:
         if wanted:
             log.warning("memory is short (%s): purging %s", cause, format_size(wanted * PAGE_SIZE))
             goal = history.freed.total() + wanted
-            await self._purges.reclaim(lambda: goal - history.freed.total(), cause)
+            await self._purges.reclaim(lambda _: goal - history.freed.total(), cause)

@@ -45,7 +45,7 @@ class Purger:
     async def _round(self, memory: Memory, purges: Purges) -> bool:
         """Purge what may be purged; was something kept from it?"""
         try:
-            return await purges.reclaim(lambda: memory.excess, Cause.BUDGET)
+            return await purges.reclaim(lambda _: memory.excess, Cause.BUDGET)
         except Exception:  # a bug here must not take the files of the mount with it
             log.exception("purging failed")
             return True

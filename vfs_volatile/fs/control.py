@@ -361,9 +361,9 @@ class Control:
         elif name == xattrs.MOUNT_PURGE:
             size = 0 if text == "all" else pages_for(_parse(parse_size, text))
             await self._purges.anonymous.refresh()
+            # Not "until so much less is resident": others store meanwhile, and it would never end.
             wanted = self._memory.resident if text == "all" else size
-            goal = self._memory.resident - wanted
-            await self._purges.reclaim(lambda: self._memory.resident - goal, Cause.REQUEST)
+            await self._purges.reclaim(lambda freed: wanted - freed, Cause.REQUEST)
         elif name in AIDS:
             _parse(lambda value: self._aids.set(name, value), text)
         elif name == xattrs.STATS or name in xattrs.MOUNT_VALUES or is_private(name):

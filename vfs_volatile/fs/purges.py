@@ -122,15 +122,16 @@ class Purges:
         self._record(Cause.REQUEST, [drain])
         await self._finish([drain], Cause.REQUEST)
 
-    async def reclaim(self, need: Callable[[], int], cause: Cause) -> bool:
-        """Purge in order until ``need()`` pages is 0 or less, or nothing may be purged.
+    async def reclaim(self, need: Callable[[int], int], cause: Cause) -> bool:
+        """Purge in order until ``need(freed)`` pages is 0 or less, or nothing may be purged of what
+        is volatile now. ``freed``: the pages that this call has freed so far.
 
         Returns whether something was kept from being purged.
         """
         this = Round(self._memory)
-        while batch := await self._choose(need(), this):
+        while batch := await self._choose(need(this.freed), this):
             await self._finish(await self._begin(batch, this, cause), cause)
-        return any(this.barred.values()) or (this.met_anonymous and need() > 0)
+        return any(this.barred.values()) or (this.met_anonymous and need(this.freed) > 0)
 
     async def make_room(self, pages: int) -> None:
         """Let volatile pages give way to a writer who is about to add ``pages``.
@@ -168,7 +169,7 @@ class Purges:
         At one moment, unless they meet very many ranges: each page is unmarked once.
         """
         purged = [0] * len(parts)
-        for index, batch in enumerate(_batches(parts)):
+        for index, batch in enumerate(batches(parts)):
             if index:
                 await trio.lowlevel.checkpoint()
             await self.settle([part for _, part in batch])
@@ -237,7 +238,8 @@ class Purges:
 
     async def _begin(self, batch: list[Victim], this: Round, cause: Cause) -> list[Drain]:
         """Begin to purge what was chosen of files; what was of processes has gone after this."""
-        self.history.record(cause, await self.anonymous.drop(batch, cause), time.time())
+        freed = await self.anonymous.drop(batch, cause)
+        self.history.record(cause, freed, time.time())
         this.done(batch)
         spaces = {victim.entry.space for victim in batch}
         found = await self.looks.objections(
@@ -250,6 +252,7 @@ class Purges:
             if isinstance(victim.entry.space, AddressSpace)
         ]
         self._record(cause, drains)
+        this.freed += freed + sum(drain.dropped for drain in drains)
         return drains
 
     def _begin_one(
@@ -359,7 +362,7 @@ def merged(spans: Iterable[PageSpan]) -> list[PageSpan]:
     return found
 
 
-def _batches(parts: list[Part]) -> Iterator[list[tuple[int, Part]]]:
+def batches(parts: list[Part]) -> Iterator[list[tuple[int, Part]]]:
     """Pieces of ``parts`` with the number of the part, so many that they meet AT_ONCE ranges or so.
 
     Each batch is made as the ranges are when it is asked for.
