@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import mmap
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 
@@ -12,8 +15,9 @@ import pytest
 from tests.support.errnos import errno_of
 from tests.support.files import FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, VFile, fallocate
 from tests.support.fvrange import PAGE
-from tests.support.mount import LONG_DEADLINE, Mount, MountFactory
+from tests.support.mount import LONG_DEADLINE, ROOT, Mount, MountFactory
 from tests.support.waiting import eventually
+from vfs_volatile import VRANGE_NONVOLATILE, mvrange
 from vfs_volatile.abi.ioctls import FVRANGE_IOC_VEC, VEC_MAX, VRANGE_VOLATILE, FvrangeVec
 
 RANGES = 40 * VEC_MAX
@@ -29,6 +33,17 @@ ACTS: dict[str, Callable[[VFile], object]] = {
     "truncate": lambda file: os.ftruncate(file.fd, 0),
 }
 
+VOTER = """
+import mmap, os, sys
+from vfs_volatile import VRANGE_VOLATILE, mvrange
+fd = os.open(sys.argv[1], os.O_RDWR)
+memory = mmap.mmap(fd, 0)
+sys.stdin.readline()
+mvrange(memory, len(memory), VRANGE_VOLATILE, fd=fd)
+print("voted", flush=True)
+sys.stdin.read()
+"""
+
 
 def vec(file: VFile, spans: list[tuple[int, int]]) -> None:
     call = FvrangeVec(VRANGE_VOLATILE, 0, [(*span, 0) for span in spans])
@@ -37,8 +52,11 @@ def vec(file: VFile, spans: list[tuple[int, int]]) -> None:
 
 @pytest.fixture
 def crowded(mount: MountFactory) -> tuple[Mount, VFile]:
+    return crowd(mount(budget="1G", deadline=LONG_DEADLINE))
+
+
+def crowd(mounted: Mount) -> tuple[Mount, VFile]:
     """A file in which every second page holds data and is a range of its own."""
-    mounted = mount(budget="1G", deadline=LONG_DEADLINE)
     file = mounted.open("file")
     for at in range(0, SIZE, 1 << 20):
         os.pwrite(file.fd, bytes([1]) * min(1 << 20, SIZE - at), at)
@@ -78,6 +96,40 @@ def test_others_are_served_meanwhile(crowded: tuple[Mount, VFile], act: str) -> 
     took, waited = worst_wait(mounted, lambda: ACTS[act](file))
     assert waited < max(0.15, took / 4), f"took {took:.3f} s"
     assert took < 10
+
+
+def test_votes_keep_nobody_waiting(mount: MountFactory) -> None:
+    """By a process that agrees to the other half of the pages, one that holds, and by its end."""
+    mounted, file = crowd(mount(budget="1G", semantics="kim", deadline=LONG_DEADLINE))
+    marked, all_pages = RANGES * PAGE, SIZE
+    memory = mmap.mmap(file.fd, SIZE)
+    with subprocess.Popen(
+        [sys.executable, "-c", VOTER, file.path],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as voter:  # fmt: skip
+
+        def votes() -> None:
+            assert voter.stdout is not None
+            print(file=voter.stdin, flush=True)
+            assert voter.stdout.readline() == "voted\n"
+
+        def ends() -> None:
+            voter.kill()
+            assert eventually(lambda: mounted.number("volatile") == marked)
+
+        acts: list[tuple[Callable[[], object], int]] = [
+            (votes, all_pages),
+            (ends, marked),
+            (lambda: mvrange(memory, SIZE, VRANGE_VOLATILE, fd=file.fd), all_pages),
+            (lambda: mvrange(memory, SIZE, VRANGE_NONVOLATILE, fd=file.fd), marked),
+            (lambda: mvrange(memory, SIZE, VRANGE_VOLATILE, fd=file.fd), all_pages),
+            (file.mark, all_pages),
+        ]
+        for number, (act, volatile) in enumerate(acts):
+            took, waited = worst_wait(mounted, act)
+            assert waited < max(0.15, took / 4), f"act {number} took {took:.3f} s"
+            assert mounted.number("volatile") == volatile
+    memory.close()
 
 
 def test_what_is_volatile_already_costs_little(crowded: tuple[Mount, VFile]) -> None:

@@ -30,6 +30,7 @@ from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.consent import Mapper, forbidden, objections
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import PageSpan, page_set, runs
+from vfs_volatile.core.ranges import AT_ONCE
 from vfs_volatile.core.reclaim import choose, still_allowed
 from vfs_volatile.core.semantics import semantics_of
 from vfs_volatile.core.volatility import Drain
@@ -245,6 +246,7 @@ class Voters(RuleBasedStateMachine):
 
     def _end(self, name: str) -> None:
         self.space.votes.drop(name)
+        self.space.votes.sweep(AT_ONCE)
         del self.losses[name]
         process = self.model.processes[name]
         process.shared.clear()

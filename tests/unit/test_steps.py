@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import pytest
 
@@ -52,6 +53,42 @@ def unmarking(file: File) -> Iterator[None]:
 )
 def test_no_step_is_long(file: File, steps: Callable[[File], Iterator[None]]) -> None:
     assert AT_ONCE / 2 < largest_step(file, steps(file)) <= AT_ONCE + 1
+    file.check()
+
+
+def test_no_step_of_a_vote_is_long(file: File) -> None:
+    steps = file.votes.agreeing("voter", 0, 0, 0)
+    assert AT_ONCE / 2 < largest_step(file, steps) <= AT_ONCE + 1
+    assert ranges(file) == 2 * RANGES
+    ages = {entry.age for entry in file.volatility.ranges if entry.voted}
+    assert len(ages) == 1
+    file.check()
+
+
+def test_no_step_of_a_mark_over_votes_is_long(file: File) -> None:
+    """There is no gap to fill, but many ranges that need no votes any more."""
+    file.votes.agree("voter", 0, 0, 0)
+    voted = file.volatility.ranges.voted
+    left = [len(voted), *(len(voted) for _ in file.marking(0, 0, 0))]
+    assert left[0] == RANGES
+    assert left[-1] == 0
+    assert max(before - after for before, after in pairwise(left)) <= AT_ONCE
+    file.check()
+
+
+def test_what_a_voter_leaves_goes_in_steps_and_is_not_purged(file: File) -> None:
+    file.votes.agree("voter", 0, 0, 0)
+    file.votes.drop("voter")
+    before = ranges(file)
+    file.end_purge(file.begin_purge([PageSpan(0, 2 * RANGES)], file.memory.newest_age))
+    assert before - AT_ONCE <= ranges(file) < before, "a purge that ends takes a step"
+    assert not any(page % 2 for page in file.volatility.purged), "nobody agrees to these"
+    file.votes.agree("other", (2 * RANGES - 4) * P, 4 * P, 0)
+    before = ranges(file)
+    while file.votes.sweep(AT_ONCE):
+        assert before - ranges(file) <= AT_ONCE
+        before = ranges(file)
+    assert list(file.volatility.ranges.voted) == [2 * RANGES - 3, 2 * RANGES - 1]
     file.check()
 
 

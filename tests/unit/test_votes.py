@@ -9,6 +9,7 @@ from vfs_volatile.abi.ioctls import VRANGE_PARTIAL, VRANGE_ZERO
 from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import PageSpan
+from vfs_volatile.core.ranges import AT_ONCE
 from vfs_volatile.core.volatility import Drain
 from vfs_volatile.core.votes import Votes
 from vfs_volatile.errors import SyscallError
@@ -192,6 +193,7 @@ def test_an_fvrange_mark_over_votes_outlives_them(space: AddressSpace, votes: Vo
     space.mark(*at(2, 4), 0)
     assert behaviors(space) == [(0, VRANGE_ZERO), (2, VRANGE_ZERO), (4, 0)]
     votes.drop("A")
+    votes.sweep(AT_ONCE)
     assert volatile(space) == "2345"
     space.check()
 
@@ -249,6 +251,7 @@ def test_fork_copies_all_that_the_parent_has_said(space: AddressSpace, votes: Vo
     votes.hold("A", *at(6))
     votes.inherit("A", "C")
     votes.drop("A")
+    votes.sweep(AT_ONCE)
     assert volatile(space) == "0123", "the child has agreed too"
     assert list(votes.ballots["C"].held) == [6]
 
@@ -279,6 +282,7 @@ def test_a_child_hears_of_what_its_parent_has_not_been_told(
 def test_a_process_that_said_nothing_has_nothing_to_leave(votes: Votes) -> None:
     votes.inherit("A", "C")
     votes.drop("A")
+    votes.sweep(AT_ONCE)
     assert not votes.ballots
 
 
@@ -286,8 +290,10 @@ def test_what_nobody_agrees_to_any_more_is_plain_again(space: AddressSpace, vote
     votes.agree("A", *at(0, 4), 0)
     votes.agree("B", *at(2, 4), 0)
     votes.drop("A")
+    votes.sweep(AT_ONCE)
     assert volatile(space) == "2345"
     votes.drop("B")
+    votes.sweep(AT_ONCE)
     assert volatile(space) == ""
     assert reads(space) == "abcdefgh"
     assert not votes.ballots
@@ -299,6 +305,7 @@ def test_purged_pages_that_nobody_agrees_to_any_more_are_zeros(
     votes.agree("A", *at(0, 2), 0)
     purge(space)
     votes.drop("A")
+    votes.sweep(AT_ONCE)
     space.check()
     assert reads(space) == "00cdefgh"
 
@@ -311,6 +318,7 @@ def test_what_was_written_since_a_purge_outlives_the_votes(
     purge(space)
     space.write(0, b"z" * 100)
     votes.drop("A")
+    votes.sweep(AT_ONCE)
     space.check()
     assert space.read(0, 101) == b"z" * 100 + b"\0"
     assert volatile(space) == ""
@@ -319,6 +327,7 @@ def test_what_was_written_since_a_purge_outlives_the_votes(
 def test_a_hold_ends_with_its_process(votes: Votes) -> None:
     votes.hold("A", *at(0, 4))
     votes.drop("A")
+    votes.sweep(AT_ONCE)
     assert not votes.ballots
 
 
@@ -329,6 +338,7 @@ def test_votes_of_a_process_that_ends_during_a_purge_end_with_the_purge(
     votes.agree("B", *at(2), 0)
     first, second = begin(space, 0, 1), begin(space, 2, 1)
     votes.drop("A")
+    votes.sweep(AT_ONCE)
     assert volatile(space) == "0123"
     space.check()
     space.end_purge(first)
@@ -344,6 +354,7 @@ def test_a_write_back_during_such_a_purge_is_discarded(space: AddressSpace, vote
     votes.agree("A", *at(0), 0)
     drain = begin(space)
     votes.drop("A")
+    votes.sweep(AT_ONCE)
     space.write_back(0, b"s" * PAGE_SIZE)
     space.end_purge(drain)
     assert reads(space)[0] == "0"

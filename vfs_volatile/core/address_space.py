@@ -91,8 +91,10 @@ class AddressSpace(Content):
         page = 0
         while (span := self.span_of(start, length)) and page < span.end:
             rest = PageSpan(max(page, span.first), span.end)
+            newest = self.memory.newest_age
             page = self.volatility.mark(rest, behavior, age=age, most=AT_ONCE)
-            age = age or self.memory.newest_age  # a second step comes only after many gaps
+            if self.memory.newest_age != newest:
+                age = self.memory.newest_age
             yield
 
     def mark_many(self, spans: list[ByteSpan], behavior: int) -> list[int]:
@@ -208,6 +210,8 @@ class AddressSpace(Content):
         the purge was decided; a mark made since belongs to the next purge.
         """
         drain = Drain(self)
+        if self._votes and (forsaken := self._votes.forsaken):
+            spans = runs(BitMap().union(*map(page_set, spans)) - forsaken)
         for span in spans:
             for entry in list(self.volatility.ranges.overlapping(span)):
                 if entry.age <= newest:

@@ -117,6 +117,16 @@ class RangeMap:
                 return
             yield found
 
+    def of_votes(self, span: PageSpan) -> Iterator[VolatileRange]:
+        """Those that share a page with ``span`` and that votes alone made, in order, without going
+        through the others. Do not change meanwhile.
+        """
+        page = next_page(self.voted, span.first)
+        while page is not None and page < span.end:
+            entry = next(self.from_page(page))
+            yield entry
+            page = next_page(self.voted, entry.end)
+
     def gaps(self, span: PageSpan) -> Iterator[PageSpan]:
         """The maximal runs of ``span`` that no range covers. Do not change meanwhile."""
         page = span.first

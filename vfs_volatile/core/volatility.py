@@ -146,9 +146,9 @@ class Volatility:
     ) -> int:
         """Make the pages of ``span`` volatile that are not; the page reached.
 
-        That is its end, unless there are more than ``most`` gaps. ``age``: of the mark that this is
-        a step of. What votes alone made volatile keeps its age and behavior, and needs no votes
-        any more if this mark is none.
+        That is its end, unless there are more than ``most`` gaps, or ranges of votes. ``age``: of
+        the mark that this is a step of, if it has one. What votes alone made volatile keeps its age
+        and behavior, and needs no votes any more if this mark is none.
         """
         gaps = list(islice(self.ranges.gaps(span), most))
         if gaps and age is None:
@@ -159,10 +159,14 @@ class Volatility:
             self.pages += gap.end - gap.first
             self._memory.volatile += gap.end - gap.first
         done = span if len(gaps) != most else PageSpan(span.first, gaps[-1].end)
-        if self.ranges.voted and not voted:
-            for entry in [entry for entry in self.ranges.overlapping(done) if entry.voted]:
-                self._replace(entry, done, entry.part(entry.span.clip(done), voted=False))
-        return done.end
+        return done.end if voted else self._mark_voted(done, most)
+
+    def _mark_voted(self, span: PageSpan, most: int | None) -> int:
+        """Let what votes alone made volatile in ``span`` need none; the page reached."""
+        entries = list(islice(self.ranges.of_votes(span), most))
+        for entry in entries:
+            self._replace(entry, span, entry.part(entry.span.clip(span), voted=False))
+        return span.end if len(entries) != most else min(span.end, entries[-1].end)
 
     def mark_new(self, spans: list[PageSpan], behavior: int) -> bool:
         """As :meth:`mark` for each of ``spans``, which are in order and do not overlap.

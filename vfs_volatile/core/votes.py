@@ -6,13 +6,14 @@ a process holds is not purged while that process lives. Who maps what is told fr
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from pyroaring import BitMap
 
 from vfs_volatile.core.consent import Ballot, Process
-from vfs_volatile.core.pages import LAST_PAGE, PageSpan, page_set, runs
+from vfs_volatile.core.pages import LAST_PAGE, PageSpan, page_set, run_end, runs
+from vfs_volatile.core.ranges import AT_ONCE
 
 if TYPE_CHECKING:
     from vfs_volatile.core.address_space import AddressSpace
@@ -21,30 +22,61 @@ if TYPE_CHECKING:
 class Votes:
     """What processes have said of one file by mvrange."""
 
-    __slots__ = ("_ballots", "_kin_held", "_leaving", "_space")
+    __slots__ = ("_ballots", "_forsaken", "_kin_held", "_leaving", "_space")
 
     def __init__(self, space: AddressSpace) -> None:
         self._space = space
-        # INVARIANT: a page that votes alone make volatile is agreed to by one of them at least.
+        # INVARIANT: a page that votes alone make volatile is agreed to by one of them at least, or
+        # forsaken.
         self._ballots: dict[Process, Ballot] = {}
         self._kin_held: dict[Hashable, BitMap] = {}
         """What processes of one kin have ever held, for their children that were born unseen."""
         self._leaving: list[Process] = []
         """Voters that ended while a purge was under way; their votes end with it."""
+        self._forsaken = BitMap()
+        """Pages to which nobody agrees any more, in ranges that :meth:`sweep` has yet to end. Some
+        of them may have been marked, or are gone, since."""
 
     @property
     def ballots(self) -> Mapping[Process, Ballot]:
         """By process; not to be changed."""
         return self._ballots
 
+    @property
+    def forsaken(self) -> BitMap:
+        """Pages that look volatile by votes, while the votes have ended: they may not be purged."""
+        return self._forsaken & self._space.volatility.ranges.voted
+
+    @property
+    def unfinished(self) -> bool:
+        """Is there something to sweep, now or when a purge has ended?"""
+        return bool(self._forsaken or self._leaving)
+
     def agree(self, process: Process, start: int, length: int, behavior: int) -> int:
-        """mvrange VOLATILE: the pages wholly inside may go; bytes of the range purged already."""
-        span = self._space.span_of(start, length)
-        ballot = self._ballots.setdefault(process, Ballot())
-        ballot.agreed |= page_set(span)
-        ballot.held -= page_set(span)
-        self._space.volatility.mark(span, behavior, voted=True)
+        """As :meth:`agreeing`, at once; bytes of the range purged already."""
+        for _ in self.agreeing(process, start, length, behavior):
+            pass
         return self._space.purged_bytes(start, length)
+
+    def agreeing(self, process: Process, start: int, length: int, behavior: int) -> Iterator[None]:
+        """mvrange VOLATILE: the pages wholly inside may go. In steps that make AT_ONCE ranges at
+        most: of one age, and each a vote of its own.
+        """
+        memory = self._space.memory
+        age = None
+        page = 0
+        while (span := self._space.span_of(start, length)) and page < span.end:
+            rest = PageSpan(max(page, span.first), span.end)
+            newest = memory.newest_age
+            page = self._space.volatility.mark(rest, behavior, voted=True, age=age, most=AT_ONCE)
+            if memory.newest_age != newest:
+                age = memory.newest_age
+            agreed = page_set(PageSpan(rest.first, page))
+            ballot = self._ballots.setdefault(process, Ballot())
+            ballot.agreed |= agreed
+            ballot.held -= agreed
+            self._forsaken -= agreed
+            yield
 
     def hold(self, process: Process, start: int, length: int, *, kin: Hashable = None) -> int:
         """mvrange NONVOLATILE: these pages stay; the bytes that were purged.
@@ -66,7 +98,7 @@ class Votes:
         ballot.held |= touched
         if kin is not None:
             self._kin_held.setdefault(kin, BitMap()).update(touched)
-        self._end_unsupported(touched)
+        self._end(self._unsupported(touched))
         return found
 
     def told(self, purged: BitMap) -> None:
@@ -91,24 +123,40 @@ class Votes:
         return True
 
     def drop(self, process: Process) -> None:
-        """exit(2) and execve(2) end the votes of a process."""
+        """exit(2) and execve(2) end the votes of a process. What they leave is to be swept."""
         if self._space.draining(PageSpan(0, LAST_PAGE)):
             self._leaving.append(process)
             return
         ballot = self._ballots.pop(process, None)
         if ballot is not None:
-            self._end_unsupported(ballot.agreed)
+            self._forsaken |= self._unsupported(ballot.agreed)
 
     def settled(self) -> None:
         """A purge has ended."""
         leaving, self._leaving = self._leaving, []
         for process in leaving:
             self.drop(process)
+        self.sweep(AT_ONCE)
+
+    def sweep(self, most: int) -> int:
+        """End up to ``most`` ranges or so that nobody agrees to any more; how many."""
+        pages = self.forsaken
+        ranges = self._space.volatility.ranges
+        ended = 0
+        while pages and ended < most:
+            first = pages.min()
+            end = min(run_end(pages, first), ranges.step_end(PageSpan(first, LAST_PAGE)))
+            ended += 1 + ranges.number_in(PageSpan(first, end))
+            self._end(page_set(PageSpan(first, end)))
+            pages.remove_range(first, end)
+        self._forsaken = pages
+        return ended
 
     def rewritten(self, span: PageSpan) -> None:
         """These pages were stored whole: what was lost there has been replaced."""
+        pages = page_set(span)
         for ballot in self._ballots.values():
-            ballot.lost -= page_set(span)
+            ballot.lost -= pages
 
     def truncate(self, first: int) -> None:
         """Forget everything about the pages from ``first`` on."""
@@ -118,16 +166,21 @@ class Votes:
 
     def ended(self, span: PageSpan) -> None:
         """fvrange NONVOLATILE: whoever asked was told what is intact, and so it stays."""
+        pages = page_set(span)
         for ballot in self._ballots.values():
-            ballot.agreed -= page_set(span)
+            ballot.agreed -= pages
 
-    def _end_unsupported(self, pages: BitMap) -> None:
-        """End what votes alone made volatile where nobody agrees any more.
+    def _unsupported(self, pages: BitMap) -> BitMap:
+        """Those of ``pages`` that votes alone made volatile, and nobody agrees to any more."""
+        pages = pages & self._space.volatility.ranges.voted
+        for ballot in self._ballots.values():
+            pages -= ballot.agreed
+        return pages
+
+    def _end(self, pages: BitMap) -> None:
+        """End the ranges of pages that votes alone made volatile.
 
         Nobody is answered by this, so what was written to a purged page since stays.
         """
-        for ballot in self._ballots.values():
-            pages = pages - ballot.agreed
         for run in runs(pages):
-            for lone in runs(page_set(run) - self._space.volatility.marked(run)):
-                self._space.volatility.unmark(lone)
+            self._space.volatility.unmark(run)

@@ -136,6 +136,7 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
             purging = trio.CancelScope()
             nursery.start_soon(_keep_in_limits, memory, purges, purger, triggers, purging)
             nursery.start_soon(electorate.follow)
+            nursery.start_soon(electorate.sweep)
             nursery.start_soon(direct.watch, operations.unused)
             await nursery.start(_stop_on_signal, purges, purging)
             if metrics is not None:

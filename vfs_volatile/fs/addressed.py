@@ -8,13 +8,14 @@ from collections.abc import Mapping
 import trio
 
 from vfs_volatile.abi.ioctls import VRANGE_VOLATILE, FvrangeArgs
+from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.semantics import Semantics
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.fs.aids import DebugAids
 from vfs_volatile.fs.electorate import Electorate
 from vfs_volatile.fs.inode import Handle, Inode
 from vfs_volatile.fs.journal import Journal
-from vfs_volatile.fs.purges import Part, Purges
+from vfs_volatile.fs.purges import Part, Purges, batches
 from vfs_volatile.processes.identity import ProcessId, identify, process_of_thread
 from vfs_volatile.processes.maps import OwnMount, Piece, parse_maps, pieces_at, read_maps
 from vfs_volatile.processes.openers import boot_ticks
@@ -81,16 +82,41 @@ class Addressed:
         self._electorate.catch_up()
 
     async def _vote(self, process: ProcessId, parts: list[Part], args: FvrangeArgs) -> list[int]:
-        if args.mode != VRANGE_VOLATILE:
-            await self._purges.settle(parts)
-        self._electorate.catch_up()  # a child born before this vote does not inherit it
-        for space, _ in parts:
-            self._electorate.recognise(space, [process])
-            self._electorate.voted(process, space, boot_ticks())
+        """Cast votes on ``parts``; the bytes of each that were found purged.
+
+        At one moment, unless they meet or make very many ranges.
+        """
         if args.mode == VRANGE_VOLATILE:
-            return [space.votes.agree(process, *span, args.behavior) for space, span in parts]
-        kin = process.stack
-        return [space.votes.hold(process, *span, kin=kin) for space, span in parts]
+            return [await self._agree(process, part, args.behavior) for part in parts]
+        purged = [0] * len(parts)
+        for index, batch in enumerate(batches(parts)):
+            if index:
+                await trio.lowlevel.checkpoint()
+            await self._purges.settle([part for _, part in batch])
+            for number, (space, span) in batch:
+                self._comes_to_vote(process, space, again=index > 0)
+                purged[number] += space.votes.hold(process, *span, kin=process.stack)
+        return purged
+
+    async def _agree(self, process: ProcessId, part: Part, behavior: int) -> int:
+        space, span = part
+        self._comes_to_vote(process, space)
+        steps = space.votes.agreeing(process, *span, behavior)
+        next(steps, None)
+        for _ in steps:
+            await trio.lowlevel.checkpoint()
+            self._comes_to_vote(process, space, again=True)
+        return space.purged_bytes(*span)
+
+    def _comes_to_vote(
+        self, process: ProcessId, space: AddressSpace, *, again: bool = False
+    ) -> None:
+        """Call it just before a vote. Raises SyscallError(ESRCH) if who began has ended since."""
+        self._electorate.catch_up()  # a child born before this vote does not inherit it
+        if again and not self._electorate.knows(process):
+            raise SyscallError(errno.ESRCH)
+        self._electorate.recognise(space, [process])
+        self._electorate.voted(process, space, boot_ticks())
 
     def _record(self, parts: list[Part], args: FvrangeArgs, purged: list[int], tid: int) -> None:
         vote = {"vote": True} if self._rules.votes else {}

@@ -7,11 +7,15 @@ from collections.abc import Iterable
 import trio
 
 from vfs_volatile.core.address_space import AddressSpace
+from vfs_volatile.core.ranges import AT_ONCE
 from vfs_volatile.processes.connector import Event, Exec, Fork, ProcessEvents, ThreadEnd
 from vfs_volatile.processes.identity import ProcessId, look_at
 from vfs_volatile.processes.kernel import Kernel
 from vfs_volatile.processes.openers import boot_ticks
 from vfs_volatile.processes.roll import Roll
+
+_PURGE_SECONDS = 0.01
+"""Between two looks whether a purge has ended during which a voter did."""
 
 
 class Electorate:
@@ -35,6 +39,10 @@ class Electorate:
         """The voters that are alive, as far as is known."""
         self._last_vote: dict[ProcessId, int] = {}
         """When a voter voted last, in clock ticks since boot."""
+        self._unswept: set[AddressSpace] = set()
+        """Files where votes have ended, and perhaps not yet all that they made volatile."""
+        self._left_behind = trio.Event()
+        """Set when there are some."""
 
     @property
     def view(self) -> str:
@@ -48,6 +56,10 @@ class Electorate:
         self._by_pid[process.pid] = process
         self._last_vote[process] = ticks
 
+    def knows(self, process: ProcessId) -> bool:
+        """Has it voted, and has neither ended nor run another program since, by what is known?"""
+        return self._by_pid.get(process.pid) == process
+
     def catch_up(self) -> None:
         """Take in all that has happened to voters until now."""
         self._take_in_events()
@@ -56,6 +68,7 @@ class Electorate:
             self._take_in_events()  # what they did before they ended: their children inherit
         for process in ended:
             self._drop(process)
+        self._sweep()
 
     def recognise(self, space: AddressSpace, processes: Iterable[object]) -> None:
         """Give voters' children that were born unseen the votes they inherited."""
@@ -74,7 +87,29 @@ class Electorate:
             if self._take_in_events():
                 self.catch_up()
 
+    async def sweep(self) -> None:
+        """End what votes have left behind that ended, in steps, until cancelled."""
+        while True:
+            await self._left_behind.wait()
+            self._sweep()
+            if any(space.votes.forsaken for space in self._unswept):
+                await trio.lowlevel.checkpoint()
+            elif self._unswept:
+                await trio.sleep(_PURGE_SECONDS)
+            else:
+                self._left_behind = trio.Event()
+
     # ---- helpers ----
+
+    def _sweep(self) -> None:
+        """The next step: AT_ONCE ranges or so."""
+        left = AT_ONCE
+        for space in list(self._unswept):
+            left -= space.votes.sweep(left)
+            if not space.votes.unfinished:
+                self._unswept.discard(space)
+            if left <= 0:
+                return
 
     def _take_in_events(self) -> bool:
         """Take in the events that are pending; may a voter have ended?"""
@@ -124,3 +159,6 @@ class Electorate:
         self._roll.remove(process)
         for space in self._voters.pop(process, set()):
             space.votes.drop(process)
+            if space.votes.unfinished:
+                self._unswept.add(space)
+                self._left_behind.set()
