@@ -72,11 +72,17 @@ class Content(Residency):
         or EFBIG when nothing could be stored.
         """
         end = _require_size(offset + 1, min(offset + len(data), MAX_BYTES))
-        end = self._writable_end(offset, end)
-        end = self._affordable_end(offset, end)
-        self._store(offset, memoryview(data)[: end - offset])
+        if self.volatility.purged:
+            end = self._writable_end(offset, end)
+        touched = pages_touched(offset, end)
+        absent = self._absent(touched)
+        if absent and absent > self.memory.room:
+            end = self._affordable_end(offset, end)
+            touched = pages_touched(offset, end)
+        self._store(offset, data if end - offset == len(data) else memoryview(data)[: end - offset])
         self._grow(end)
-        self._make_resident(pages_touched(offset, end))
+        if absent:
+            self._make_resident(touched)
         covered = pages_covered(offset, end, self.size)
         self.volatility.rewritten(covered)
         if self._votes:
@@ -251,12 +257,9 @@ class Content(Residency):
         return end
 
     def _affordable_end(self, start: int, end: int) -> int:
-        """Where a write of ``[start, end)`` must stop for want of room."""
-        touched = pages_touched(start, end)
+        """Where a write of ``[start, end)``, for which there is no room, must stop."""
         room = self.memory.room
-        if self._absent(touched) <= room:
-            return end
-        for page in range(*touched):
+        for page in range(*pages_touched(start, end)):
             room -= page not in self.resident
             if room < 0:
                 end = page * PAGE_SIZE
@@ -272,7 +275,7 @@ class Content(Residency):
             return list(range(*touched))
         return [*range(touched.first, covered.first), *range(covered.end, touched.end)]
 
-    def _store(self, offset: int, data: memoryview) -> None:
+    def _store(self, offset: int, data: bytes | memoryview) -> None:
         try:
             self.store.write(offset, data)
         except OSError as error:

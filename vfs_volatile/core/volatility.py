@@ -230,8 +230,10 @@ class Volatility:
 
     def rewritten(self, span: PageSpan) -> None:
         """These pages were stored whole: neither purged, nor lost, nor stale if written back."""
-        self.zeroed(span)
-        self._leave_drains(span)
+        if self.purged or self.lost:
+            self.zeroed(span)
+        if self.drains:
+            self._leave_drains(span)
 
     def zeroed(self, span: PageSpan) -> None:
         """These pages were made zero on purpose: neither purged nor lost."""

@@ -101,13 +101,12 @@ class ArenaStore:
         return Extent(self._arena.fd, base + start, length)
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
+        if offset % _CHUNK + len(data) <= _CHUNK:
+            self._write_piece(offset, data)
+            return
         view = memoryview(data)
         for start, length in _pieces(offset, len(view)):
-            at = self._place(start)
-            piece = view[start - offset : start - offset + length]
-            while piece:
-                written = os.pwrite(self._arena.fd, piece, at)
-                piece, at = piece[written:], at + written
+            self._write_piece(start, view[start - offset : start - offset + length])
 
     def zero(self, offset: int, length: int) -> None:
         for start, size in self._held_pieces(offset, length):
@@ -142,6 +141,12 @@ class ArenaStore:
         if base is None:
             return bytes(length)
         return os.pread(self._arena.fd, length, base + offset % _CHUNK)
+
+    def _write_piece(self, offset: int, data: bytes | memoryview) -> None:
+        fd, at = self._arena.fd, self._place(offset)
+        written = os.pwrite(fd, data, at)
+        while written < len(data):
+            written += os.pwrite(fd, memoryview(data)[written:], at + written)
 
     def _held_pieces(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
         """The parts of the bytes that have a chunk, as (offset in the arena, length)."""
