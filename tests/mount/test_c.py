@@ -15,7 +15,7 @@ import pytest
 import vfs_volatile
 from tests.support.fvrange import PAGE
 from tests.support.mount import Mount, MountFactory, run
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, eventually
 
 HEADERS = Path(vfs_volatile.__file__).parent
 EXAMPLES = HEADERS / "examples"
@@ -103,11 +103,16 @@ def test_an_example(
     compiler = (*C_COMPILERS[0], *sanitizers)
     program = build(compiler, [EXAMPLES / f"{name}.c"], tmp_path / name)
     mounted = mount(budget="6M")
-    code, printed, complaint = play(program, mounted.path / "cache")
-    assert (code, complaint) == (0, "")
-    counts = [int(number) for number in re.findall(r"\d+", printed)]
-    assert len(counts) == 2
-    assert all(count > 0 for count in counts), "some were found, and some were purged"
+
+    def is_purged_while_it_runs() -> bool:
+        """Not if all purges wait for a process that cannot be looked at yet (mappings.py)."""
+        code, printed, complaint = play(program, mounted.path / "cache")
+        assert (code, complaint) == (0, "")
+        counts = [int(number) for number in re.findall(r"\d+", printed)]
+        assert len(counts) == 2
+        return all(count > 50 for count in counts)
+
+    assert eventually(is_purged_while_it_runs), "some were found, and some were purged"
 
 
 def test_every_example_is_tested() -> None:
