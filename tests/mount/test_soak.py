@@ -74,6 +74,16 @@ class Pressure:
             path.unlink()
 
 
+def answer_once(mounted: Mount) -> None:
+    """Let the daemon answer a large READ: libfuse then opens one pipe, and keeps it."""
+    file = mounted.open("large")
+    os.pwrite(file.fd, bytes(MIB), 0)
+    file.cool()
+    assert os.pread(file.fd, MIB, 0) == bytes(MIB)
+    file.close()
+    file.path.unlink()
+
+
 def holdings(mounted: Mount) -> dict[str, int]:
     """What the daemon holds: descriptors, but for one a process that it watches, and threads."""
     tasks = Path(f"/proc/{mounted.process.pid}/task")
@@ -115,6 +125,7 @@ class Bound:
 @pytest.mark.timeout(SECONDS + 300)
 def test_soak(mount: MountFactory) -> None:
     mounted = mount(budget="4M", deadline=SECONDS + 200)
+    answer_once(mounted)
     before = holdings(mounted)
     dice = random.Random(1)
     soakers = [

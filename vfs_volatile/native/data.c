@@ -3,8 +3,9 @@
  *
  * Small answers are copied twice, through a buffer that stays in the processor's cache. Large ones
  * are spliced: the kernel copies once, from the pages of the file. Pages are lent to the pipe, never
- * moved (no SPLICE_F_MOVE): they would be lost to the file. All is done when the function returns,
- * so whatever is purged later cannot change an answer on its way.
+ * moved (no SPLICE_F_MOVE): they would be lost to the file. libfuse keeps that pipe, one for all.
+ * All is done when the function returns, so whatever is purged later cannot change an answer on its
+ * way.
  */
 #include <sys/types.h>
 
