@@ -201,13 +201,20 @@ def test_a_round_goes_through_the_queue_once_in_slices(
     assert mount.memory.resident == 4
 
 
-def test_a_round_leaves_younger_marks_to_the_next(mount: Mount) -> None:
+def test_a_round_that_is_waited_for_leaves_younger_marks(mount: Mount) -> None:
     """Or it would never end while others go on marking."""
     mount.file(2).mark(0, 0, VRANGE_FULL)
-    passing = Round(mount.memory)
+    passing = Round(mount.memory, newest=mount.memory.newest_age)
     mount.file(2).mark(0, 0, VRANGE_FULL)
     assert [victim.entry.space.ino for victim in passing.choose(4)] == [1]
     assert passing.finished
+
+
+def test_a_round_for_the_budget_takes_marks_that_come_meanwhile(mount: Mount) -> None:
+    """What keeps older ones from being purged does not keep them."""
+    passing = Round(mount.memory)
+    mount.file(2).mark(0, 0, VRANGE_FULL)
+    assert [victim.entry.space.ino for victim in passing.choose(4)] == [1]
 
 
 # ---- budget, size, pressure ----

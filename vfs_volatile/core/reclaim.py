@@ -37,12 +37,13 @@ class Round:
     """One pass over the purge queue, from its head on; in slices, so that none takes long.
 
     What was passed over because it is barred is not looked at again in this round, however many
-    ranges that are. It ends although others go on marking: it takes nothing that is younger.
+    ranges that are.
     """
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: Memory, *, newest: int | None = None) -> None:
+        """``newest``: take no mark that is younger, so that it ends though others go on marking."""
         self._memory = memory
-        self._newest = memory.newest_age
+        self._newest = newest
         self._reached: Order | None = None
         self.freed = 0
         """Pages of memory that it has freed."""
@@ -73,7 +74,7 @@ class Round:
             for entry in stretch:
                 seen += 1
                 self._reached = entry.order
-                if entry.age > self._newest:
+                if self._newest is not None and entry.age > self._newest:
                     continue
                 self.met_anonymous |= isinstance(entry.space, AnonymousSpace)
                 yield entry

@@ -123,12 +123,14 @@ class Purges:
         await self._finish([drain], Cause.REQUEST)
 
     async def reclaim(self, need: Callable[[int], int], cause: Cause) -> bool:
-        """Purge in order until ``need(freed)`` pages is 0 or less, or nothing may be purged of what
-        is volatile now. ``freed``: the pages that this call has freed so far.
+        """Purge in order until ``need(freed)`` pages is 0 or less, or nothing may be purged.
+        ``freed``: the pages that this call has freed so far.
 
-        Returns whether something was kept from being purged.
+        By request only what is volatile now: somebody waits for it. Returns whether something was
+        kept from being purged.
         """
-        this = Round(self._memory)
+        asked = cause is Cause.REQUEST
+        this = Round(self._memory, newest=self._memory.newest_age if asked else None)
         while batch := await self._choose(need(this.freed), this):
             await self._finish(await self._begin(batch, this, cause), cause)
         return any(this.barred.values()) or (this.met_anonymous and need(this.freed) > 0)
