@@ -28,8 +28,9 @@ import mmap, os, sys
 from tests.support import fvrange
 fd = os.open(sys.argv[1], os.O_RDWR)
 memory = mmap.mmap(fd, 0)
-fvrange.mark(fd)
 while True:
+    fvrange.unmark(fd)  # what the last step purged
+    fvrange.mark(fd)
     for at in range(0, len(memory), 4096):
         memory[at] = 1
     print("dirty", flush=True)

@@ -100,6 +100,7 @@ class Terminal:
 
     def is_as_before(self) -> bool:
         """Is the terminal as it was: its settings, the screen, the cursor?"""
+        self._read()  # what it wrote just before it stopped
         screen = self.output.count(b"\x1b[?1049h") == self.output.count(b"\x1b[?1049l")
         cursor = self.output.rfind(b"\x1b[?25h") >= self.output.rfind(b"\x1b[?25l")
         return screen and cursor and termios.tcgetattr(self._theirs) == self._settings
