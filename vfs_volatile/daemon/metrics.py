@@ -84,7 +84,9 @@ def _metrics(statistics: Statistics, purges: Purges, facts: Mapping[str, str]) -
     yield freed
     yield _histogram("look", "Looking at the mappings of all processes.", purges.looks.durations)
     yield _histogram(
-        "purge", "From dropping pages until the kernel has dropped its copy.", purges.drops
+        "purge",
+        "From dropping pages until the kernel has dropped its copy.",
+        purges.drains.durations,
     )
 
 

@@ -36,6 +36,7 @@ from vfs_volatile.fs.aids import DebugAids
 from vfs_volatile.fs.anonymous import Anonymous
 from vfs_volatile.fs.control import Control
 from vfs_volatile.fs.direct import DirectFiles
+from vfs_volatile.fs.drains import Drains
 from vfs_volatile.fs.electorate import Electorate
 from vfs_volatile.fs.inode import Inode
 from vfs_volatile.fs.journal import Journal
@@ -117,7 +118,9 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
     direct = DirectFiles(
         memory, tmpfs, why_not, tree.inodes, lambda ino: shim.invalidate(ino, -1, 0)
     )
-    purges = Purges(memory, shim.invalidate, looks, news, Anonymous(memory, journal), direct.count)
+    purges = Purges(
+        memory, Drains(shim.invalidate), looks, news, Anonymous(memory, journal), direct.count
+    )
     aids = DebugAids(purges)
     addressed = Addressed(own, rules, tree.inodes, purges, electorate, journal, aids)
     ranking = Ranking(tree.inodes, purges.anonymous)
@@ -209,7 +212,7 @@ async def _stop_on_signal(
             systemd.notify("STOPPING=1")
             purging.cancel()
             with trio.move_on_after(_STOP_SECONDS):
-                await purges.wait_idle()
+                await purges.drains.wait_idle()
             pyfuse3.terminate()
 
 

@@ -188,7 +188,7 @@ class Control:
             raise SyscallError(errno.ENOTTY)
         self._addressed.catch_up()
         if command == ioctls.FVRANGE_IOC_NEXT:
-            await self._purges.wait_for_purges(space)
+            await self._purges.drains.wait_for(space)
             return self._next(handle, space, data)
         if not handle.writable:
             raise SyscallError(errno.EBADF)
@@ -311,7 +311,7 @@ class Control:
         if name not in self._getters:
             raise SyscallError(errno.ENODATA)
         self._addressed.catch_up()
-        await self._purges.wait_for_purges(space)
+        await self._purges.drains.wait_for(space)
         try:
             return xattrs.format_ranges(self._getters[name](space)).encode()
         except ValueError:
@@ -397,7 +397,7 @@ class Control:
             size=memory.size_pages * PAGE_SIZE,
             budget=memory.budget_pages * PAGE_SIZE,
             # What is being purged counts until the kernel has dropped it too.
-            resident=(memory.resident + purges.draining) * PAGE_SIZE,
+            resident=(memory.resident + purges.drains.pages) * PAGE_SIZE,
             passthrough=(memory.direct + memory.unseen) * PAGE_SIZE,
             highest_resident=memory.highest_resident * PAGE_SIZE,
             volatile=memory.volatile * PAGE_SIZE,

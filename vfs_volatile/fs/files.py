@@ -146,7 +146,7 @@ class Files(Answers):
         """
         inode = self._handles[fh].inode
         if inode.writers and inode.file is None:
-            await self._purges.flush(inode.number)
+            await self._purges.drains.flush(inode.number)
         return space_of(inode).seek(offset, whence)
 
     def ioctl(

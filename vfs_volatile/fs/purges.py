@@ -1,4 +1,4 @@
-"""Purging on a live mount: who forbids it, dropping the kernel's copy, waiting for it to end.
+"""Purging on a live mount: what goes, who forbids it, and who waits for it to end.
 
 Everything here runs on the trio thread; between two awaits it is alone, and that is the lock. A
 purge takes these steps (``docs/concurrency.md`` tells why in this order):
@@ -7,8 +7,7 @@ purge takes these steps (``docs/concurrency.md`` tells why in this order):
 2. *await* a look at the mappings of all processes (only of files that are open: others have none);
 3. without awaiting: leave out what is mapped private, purge the rest in the address_space. Reads
    are refused and write-backs discarded from here on;
-4. *await* the kernel dropping its copy, in a thread, as this waits for requests we must answer;
-5. end the drain.
+4. *await* the kernel dropping its copy, and end the drain: ``fs/drains.py``.
 
 No request handler waits for 4, or for a lock held across it, but those of NONVOLATILE, PURGE and
 SEEK_DATA: during these the kernel holds no page lock.
@@ -16,17 +15,14 @@ SEEK_DATA: during these the kernel holds no page lock.
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
 
 import trio
 from pyroaring import BitMap
 
 from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.consent import Objection, forbidden
-from vfs_volatile.core.durations import Durations
 from vfs_volatile.core.history import Cause, History
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import PageSpan, page_set, runs
@@ -35,12 +31,11 @@ from vfs_volatile.core.reclaim import Round, Victim, still_allowed
 from vfs_volatile.core.residency import ByteSpan
 from vfs_volatile.core.volatility import Drain
 from vfs_volatile.fs.anonymous import Anonymous
+from vfs_volatile.fs.drains import Drains
 from vfs_volatile.fs.inode import Inode
 from vfs_volatile.fs.looks import Looks
 from vfs_volatile.fs.news import News
 from vfs_volatile.units import PAGE_SIZE
-
-log = logging.getLogger(__name__)
 
 _BATCH_PAGES = (32 << 20) // PAGE_SIZE
 """What one look at the processes serves at least; dropping it takes some _BATCH_SECONDS."""
@@ -51,19 +46,8 @@ _MAX_BATCHES = 8
 _ROOM_SECONDS = 2.0
 """How long a writer waits at most for room that volatile pages could give."""
 
-Invalidate = Callable[[int, int, int], None]
-"""``invalidate(ino, offset, length)``: the kernel drops its copy; blocks, raises OSError."""
-
 Part = tuple[AddressSpace, ByteSpan]
 """Bytes of a file."""
-
-
-class Notice(NamedTuple):
-    """Bytes of an inode that the kernel must drop."""
-
-    ino: int
-    offset: int
-    length: int
 
 
 class Purges:
@@ -72,7 +56,7 @@ class Purges:
     def __init__(
         self,
         memory: Memory,
-        invalidate: Invalidate,
+        drains: Drains,
         looks: Looks,
         news: News,
         anonymous: Anonymous,
@@ -80,19 +64,12 @@ class Purges:
     ) -> None:
         # -- dependencies --
         self._memory = memory
-        self._invalidate = invalidate
+        self.drains = drains
         self.looks = looks
         self._news = news
         self.anonymous = anonymous
         self._recount = recount
         # -- mutable --
-        self._drain_ended = trio.Event()
-        """Replaced by a new one each time it is set."""
-        self._running = 0
-        self.drops = Durations()
-        """From dropping pages here until the kernel has dropped its copy."""
-        self.draining = 0
-        """Pages that were dropped here, while the kernel may still hold its copy."""
         self._making_room = trio.Lock()
         """One writer at a time looks for room: what it finds serves the others too."""
         self.blocked = 0
@@ -190,9 +167,9 @@ class Purges:
         if any(pages for _, pages in zeroed):
             newest = self._memory.newest_age
             drains = [space.begin_purge(runs(pages), newest) for space, pages in zeroed]
-            await self._start(lambda: self._drain(drains)).wait()
+            await self.drains.start(drains).wait()
         while any(space.draining(space.touched(*span)) for space, span in parts):
-            await self._drain_ended.wait()
+            await self.drains.wait_for_one()
 
     async def end_unused(self, inode: Inode, space: AddressSpace) -> None:
         """End all marks of a file that nobody has open or mapped any more.
@@ -208,24 +185,6 @@ class Purges:
             purged += space.unmark(*piece)
         if had_marks:
             self._news.ended(space, purged)
-
-    async def wait_for_purges(self, space: AddressSpace) -> None:
-        """Return when the purges of a file that are under way now have ended.
-
-        What is said of its state after that is what touching it shows.
-        """
-        under_way = list(space.volatility.drains)
-        while any(drain in space.volatility.drains for drain in under_way):
-            await self._drain_ended.wait()
-
-    async def flush(self, ino: int) -> None:
-        """Let the kernel write back what it holds of an inode, and drop it."""
-        await self._start(lambda: self._notify([Notice(ino, 0, 0)])).wait()
-
-    async def wait_idle(self) -> None:
-        """Return when no purge is under way; the caller keeps new ones from starting."""
-        while self._running:
-            await self._drain_ended.wait()
 
     # ---- helpers ----
 
@@ -281,76 +240,12 @@ class Purges:
         await self._start_finishing(drains, cause).wait()
 
     def _start_finishing(self, drains: list[Drain], cause: Cause) -> trio.Event:
-        draining = self._drain(drains)  # counted as such before anybody can ask
-
-        async def finish() -> None:
-            await draining
+        def tell() -> None:
             self._recount()
             for drain in drains:
                 self._news.purged(drain, cause)
 
-        return self._start(finish)
-
-    def _start(self, work: Callable[[], Awaitable[None]]) -> trio.Event:
-        """Start work that ends even if whoever waits for it is cancelled; the event tells when.
-
-        A purge is half done until the kernel has answered.
-        """
-        done = trio.Event()
-        self._running += 1
-        trio.lowlevel.spawn_system_task(self._run, work, done)
-        return done
-
-    async def _run(self, work: Callable[[], Awaitable[None]], done: trio.Event) -> None:
-        try:
-            with trio.CancelScope(shield=True):
-                await work()
-        except Exception:  # would end the daemon, and with it every file
-            log.exception("a purge failed unexpectedly")
-        finally:
-            self._running -= 1
-            self._announce()
-            done.set()
-
-    def _drain(self, drains: list[Drain]) -> Awaitable[None]:
-        """Make the kernel drop what the drains hold, then end them; to be awaited.
-
-        What they dropped here counts as draining at once, so that it never looks gone too early.
-        """
-        dropped = sum(drain.dropped for drain in drains)
-        self.draining += dropped
-        return self._drained(drains, dropped)
-
-    async def _drained(self, drains: list[Drain], dropped: int) -> None:
-        notices = [
-            Notice(drain.space.ino, run.first * PAGE_SIZE, (run.end - run.first) * PAGE_SIZE)
-            for drain in drains
-            for run in runs(drain.pages)
-        ]
-        started = trio.current_time()
-        try:
-            await self._notify(notices)
-        finally:
-            self.draining -= dropped
-            if notices:
-                self.drops.add(trio.current_time() - started)
-            for drain in drains:
-                drain.space.end_purge(drain)
-
-    async def _notify(self, notices: list[Notice]) -> None:
-        if notices:
-            await trio.to_thread.run_sync(self._invalidate_all, notices)
-
-    def _invalidate_all(self, notices: list[Notice]) -> None:
-        for notice in notices:
-            try:
-                self._invalidate(*notice)
-            except OSError:
-                log.exception("the kernel did not drop its copy: %s", notice)
-
-    def _announce(self) -> None:
-        self._drain_ended.set()
-        self._drain_ended = trio.Event()
+        return self.drains.start(drains, tell)
 
 
 def merged(spans: Iterable[PageSpan]) -> list[PageSpan]:
