@@ -123,7 +123,7 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
     )
     aids = DebugAids(purges)
     addressed = Addressed(own, rules, tree.inodes, purges, electorate, journal, aids)
-    ranking = Ranking(tree.inodes, purges.anonymous)
+    ranking = Ranking(tree.inodes, purges.anonymous.attachments)
     facts = _facts(rules, electorate, triggers)
     where = {"metrics": metrics.url} if metrics is not None else {}
     control = Control(

@@ -9,18 +9,18 @@ from collections.abc import Mapping
 from pyroaring import BitMap
 
 from vfs_volatile.core.anonymous import AnonymousSpace
-from vfs_volatile.fs.anonymous import Anonymous
 from vfs_volatile.fs.attachment import Attachment
+from vfs_volatile.fs.attachments import Attachments
 from vfs_volatile.fs.journal import ANSWER_BYTES, within
 from vfs_volatile.units import PAGE_SIZE
 
 _MOST_BLOCKERS = 8
 
 
-def processes_json(anonymous: Anonymous) -> bytes:
+def processes_json(attachments: Attachments) -> bytes:
     """The processes with anonymous memory, most of it first; as many as fit."""
-    held = sorted(anonymous.attachments, key=_held, reverse=True)
-    texts, _ = within((json.dumps(_process(anonymous, one)) for one in held), ANSWER_BYTES)
+    held = sorted(attachments, key=_held, reverse=True)
+    texts, _ = within((json.dumps(_process(attachments, one)) for one in held), ANSWER_BYTES)
     return f"[{', '.join(texts)}]".encode()
 
 
@@ -28,7 +28,7 @@ def _held(attachment: Attachment) -> int:
     return sum(space.held for space in attachment.spaces.values())
 
 
-def _process(anonymous: Anonymous, attachment: Attachment) -> Mapping[str, object]:
+def _process(attachments: Attachments, attachment: Attachment) -> Mapping[str, object]:
     """Sizes are bytes; ``resident`` counts shared pages too, ``kept`` what is marked in vain."""
     spaces = attachment.spaces.values()
     kept = 0
@@ -47,7 +47,7 @@ def _process(anonymous: Anonymous, attachment: Attachment) -> Mapping[str, objec
         "volatile": sum(space.volatility.pages for space in spaces) * PAGE_SIZE,
         "purged": sum(len(space.volatility.purged) for space in spaces) * PAGE_SIZE,
         "kept": kept * PAGE_SIZE,
-        "by": _blockers(anonymous, attachment, by),
+        "by": _blockers(attachments, attachment, by),
     }
 
 
@@ -59,13 +59,13 @@ def _marked(space: AnonymousSpace) -> BitMap:
 
 
 def _blockers(
-    anonymous: Anonymous, attachment: Attachment, by: Counter[int]
+    attachments: Attachments, attachment: Attachment, by: Counter[int]
 ) -> list[dict[str, object]]:
     blockers: list[dict[str, object]] = []
     if attachment.silent:
         blockers.append({"rule": "silent", **attachment.name})
     for key, pages in by.most_common(_MOST_BLOCKERS):
-        owner = anonymous.owner(key)
+        owner = attachments.owner(key)
         who = owner.name if owner is not None else {"pid": None, "command": None}
         blockers.append({"rule": "shared", **who, "bytes": pages * PAGE_SIZE})
     return blockers

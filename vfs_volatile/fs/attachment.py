@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import select
 from collections import deque
@@ -11,6 +12,7 @@ from pyroaring import BitMap
 
 from vfs_volatile.abi.anonymous import OrderKind
 from vfs_volatile.core.anonymous import AnonymousSpace
+from vfs_volatile.errors import SyscallError
 from vfs_volatile.fs.polls import Waiter
 from vfs_volatile.processes.identity import command_of
 
@@ -56,6 +58,13 @@ class Attachment:
     def name(self) -> dict[str, object]:
         """Whose it is, as far as that is known."""
         return {"pid": self.pid, "command": command_of(self.pid) if self.pid else None}
+
+    def space(self, region: int) -> AnonymousSpace:
+        """Its memory in a region. Raises SyscallError(EINVAL): it has no such region."""
+        try:
+            return self.spaces[region]
+        except KeyError:
+            raise SyscallError(errno.EINVAL) from None
 
     def order(self, order: Order) -> None:
         """Have it do something."""

@@ -353,14 +353,14 @@ class Control:
         text = _text(value)
         if name == xattrs.BUDGET:
             new_size = _parse(parse_size, text)
-            await self._purges.anonymous.refresh()
+            await self._purges.anonymous.orders.refresh()
             self._memory.set_budget(new_size // PAGE_SIZE)
             self._direct.count()
             budget = self._memory.budget_pages * PAGE_SIZE
             self._journal.record("budget", bytes=budget, tid=tid)
         elif name == xattrs.MOUNT_PURGE:
             size = 0 if text == "all" else pages_for(_parse(parse_size, text))
-            await self._purges.anonymous.refresh()
+            await self._purges.anonymous.orders.refresh()
             # Not "until so much less is resident": others store meanwhile, and it would never end.
             wanted = self._memory.resident if text == "all" else size
             await self._purges.reclaim(lambda freed: wanted - freed, Cause.REQUEST)
@@ -384,7 +384,7 @@ class Control:
         if name == xattrs.BLOCKED:
             return self._news.blocked()
         if name == xattrs.ANONYMOUS:
-            return processes_json(self._purges.anonymous)
+            return processes_json(self._purges.anonymous.attachments)
         if name.startswith(xattrs.EVENTS_FROM):
             return self._journal.after(_parse(_number, name.removeprefix(xattrs.EVENTS_FROM)))
         raise SyscallError(errno.ENODATA)
@@ -414,8 +414,8 @@ class Control:
             processes_asked=purges.looks.asked,
             processes_remembered=purges.looks.remembered,
             anonymous_processes=len(purges.anonymous.attachments),
-            anonymous_resident=purges.anonymous.resident * PAGE_SIZE,
-            anonymous_silent=purges.anonymous.silent,
+            anonymous_resident=purges.anonymous.attachments.resident * PAGE_SIZE,
+            anonymous_silent=purges.anonymous.attachments.silent,
         )
 
     def _report(self) -> dict[str, object]:

@@ -199,7 +199,7 @@ class Purges:
 
     async def _begin(self, batch: list[Victim], this: Round, cause: Cause) -> list[Drain]:
         """Begin to purge what was chosen of files; what was of processes has gone after this."""
-        freed = await self.anonymous.drop(batch, cause)
+        freed = await self.anonymous.orders.drop(batch, cause)
         self.history.record(cause, freed, time.time())
         this.done(batch)
         spaces = {victim.entry.space for victim in batch}

@@ -12,7 +12,7 @@ import trio
 
 from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.anonymous import AnonymousSpace
-from vfs_volatile.fs.anonymous import Anonymous
+from vfs_volatile.fs.attachments import Attachments
 from vfs_volatile.fs.inode import Inode
 from vfs_volatile.fs.journal import ANSWER_BYTES, within
 from vfs_volatile.units import PAGE_SIZE
@@ -54,10 +54,10 @@ class _Answer:
 class Ranking:
     """The files of a mount by how much of them may be purged, is purged, or is resident."""
 
-    def __init__(self, inodes: Mapping[int, Inode], anonymous: Anonymous) -> None:
+    def __init__(self, inodes: Mapping[int, Inode], attachments: Attachments) -> None:
         # -- dependencies --
         self._inodes = inodes
-        self._anonymous = anonymous
+        self._attachments = attachments
         # -- mutable --
         self._answers = {order: _Answer() for order in _ORDERS}
 
@@ -80,7 +80,7 @@ class Ranking:
     async def _look(self, pages: Callable[[Space], int]) -> list[Space]:
         largest: list[tuple[int, Space]] = [
             (found, space)
-            for owner in self._anonymous.attachments
+            for owner in self._attachments
             for space in owner.spaces.values()
             if (found := pages(space))
         ]
@@ -117,7 +117,7 @@ class Ranking:
 
     def _anonymous_text(self, space: AnonymousSpace) -> str:
         """As a file, but with a process where that has a path."""
-        owner = self._anonymous.owner(space.ino)
+        owner = self._attachments.owner(space.ino)
         return json.dumps(
             {
                 "inode": 0,
