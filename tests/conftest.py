@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from itertools import count
@@ -25,6 +26,10 @@ def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
         report.outcome = "failed"
         report.longrepr = f"skipped, which counts as failed when CI is set: {report.longrepr}"
 
+
+# Whoever started the tests may have had SIGINT ignored (a shell's background job has), and what
+# the tests start would ignore it too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A test is not wrong for being slow once, on a machine with much else to do.
 settings.register_profile("unhurried", deadline=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -208,3 +209,18 @@ def test_a_process_that_nobody_can_look_at_stops_no_purge_of_others(stuck: Stuck
             assert eventually(lambda: stuck.file.purge() == 4 * PAGE)
         finally:
             hung.kill()
+
+
+@pytest.mark.parametrize("stuck", ["hung"], indirect=True)
+def test_many_processes_that_nobody_can_look_at_delay_a_purge_hardly_more_than_one(
+    stuck: Stuck,
+) -> None:
+    with contextlib.ExitStack() as started:
+        hung = [started.enter_context(subprocess.Popen(["sleep", "600"])) for _ in range(40)]
+        for process in hung:
+            started.callback(process.kill)
+        started.callback(stuck.switch.unlink)
+        stuck.switch.write_text(" ".join(str(process.pid) for process in hung))
+        begun = time.monotonic()
+        assert stuck.file.purge() == 0
+        assert time.monotonic() - begun < 30, "a second for the first, a tenth for each other"

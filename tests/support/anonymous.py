@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from tests.support.fvrange import PAGE
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, eventually
 
 PACKAGE = Path(__file__).parents[2] / "vfs_volatile"
 SOURCE = Path(__file__).with_name("anonymous.c")
@@ -104,7 +104,14 @@ class Process:
         return Process(self.number(f"{how} {name}"), *ends, self._work)
 
     def signal(self, number: signal.Signals) -> None:
+        """Send a signal; of a SIGSTOP wait until no thread runs any more."""
         os.kill(self.pid, number)
+        if number == signal.SIGSTOP:
+            assert eventually(self._is_stopped)
+
+    def _is_stopped(self) -> bool:
+        stats = [task.read_text() for task in Path(f"/proc/{self.pid}/task").glob("*/stat")]
+        return {stat.rpartition(")")[2].split()[0] for stat in stats} == {"T"}
 
     def end(self) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -4,7 +4,7 @@
 
 As long as DIR.look exists no look at the processes ends, as long as DIR.notify exists the kernel
 does not drop anything, and as long as DIR.busy exists the serving thread stays where it is once
-it is asked for statistics. The process whose pid is in DIR.hung cannot be looked at.
+it is asked for statistics. The processes whose pids are in DIR.hung cannot be looked at.
 With IMPATIENT set the limits of the watchdog are a second and three.
 """
 
@@ -37,11 +37,11 @@ def held_by(switch: Path, call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def hung_in(switch: Path, query: Callable[..., Any]) -> Callable[..., Any]:
-    """``query``, which does not return for the process that ``switch`` names."""
+    """``query``, which does not return for the processes that ``switch`` names."""
 
     def wait(pid: int, *arguments: Any) -> Any:
         with contextlib.suppress(FileNotFoundError):
-            while switch.read_text() == str(pid):
+            while str(pid) in switch.read_text().split():
                 time.sleep(0.005)  # the pause of a poll
         return query(pid, *arguments)
 

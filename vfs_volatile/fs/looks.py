@@ -19,6 +19,8 @@ from vfs_volatile.processes.mappings import Mappers, MappingScanner, Opened
 
 HUNG_SECONDS = 3.0
 """How long a process may keep a look at it waiting before it counts as unreadable."""
+_MORE_SECONDS = 0.1
+"""As long for each after the first: many that do so delay a purge hardly more than one."""
 _MOST_LOOKS = 200
 """Threads: one for each look under way, and for each process that one waits for in vain."""
 
@@ -73,6 +75,7 @@ class Looks:
 
     async def _look(self, opened: Opened) -> Mappers:
         """Look again, without them, as long as there are processes that keep it waiting."""
+        patience = HUNG_SECONDS
         while True:
             found, done = Mappers(), False
 
@@ -86,10 +89,11 @@ class Looks:
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(scan)
-                self._scanner.skip(await _hung(found))
+                self._scanner.skip(await _hung(found, patience))
                 nursery.cancel_scope.cancel()
             if done:
                 return found
+            patience = _MORE_SECONDS
 
     def _objections(self, space: AddressSpace, mappers: list[Mapper]) -> list[Objection]:
         if not mappers and not space.ballots:
@@ -109,9 +113,9 @@ class Looks:
         return [objection for objection in found if objection.pages]
 
 
-async def _hung(found: Mappers) -> int:
-    """Wait until a look has been waiting for one process for long; which."""
+async def _hung(found: Mappers, seconds: float) -> int:
+    """Wait until a look has been waiting for one process for so long; which."""
     while True:
-        await trio.sleep(HUNG_SECONDS / 2)
-        if found.asking is not None and time.monotonic() - found.asking[1] > HUNG_SECONDS:
+        await trio.sleep(seconds / 2)
+        if found.asking is not None and time.monotonic() - found.asking[1] > seconds:
             return found.asking[0]
