@@ -84,6 +84,7 @@ size_t count_in(const word *map, size_t first, size_t end);
 /* regions.c */
 struct region *region_at(const void *address);
 struct region *region_by_id(uint32_t id);
+void *map_zeros(void *at, size_t length); /* at NULL: anywhere; else in place of what is there */
 int announce(struct region *region); /* tell the daemon of it; 0 or -1 with errno */
 
 /* link.c: talking to the daemon */
@@ -106,5 +107,8 @@ int start_helper(void);
 int open_pagemap(void);
 
 #pragma GCC visibility pop
+
+/* regions.c, for the Python class too: is this memory of ours? */
+int fvrange_owns_(const void *address);
 
 #endif
