@@ -178,6 +178,24 @@ def test_what_waits_too_long_is_logged_with_its_stack_and_fails(stuck: Stuck) ->
 
 
 @pytest.mark.usefixtures("impatient")
+def test_so_is_what_the_last_close_of_a_file_starts(mount: MountFactory) -> None:
+    mounted = mount(module="tests.support.stuck_daemon", lifetime="last-close")
+    mounted.declared_stderr = True
+    stuck = Stuck(mounted, "notify")
+    try:
+        caller = stuck.purge()
+        stuck.file.close()
+        caller.kill()
+        assert eventually(lambda: "release of thread" in mounted.stderr)
+        assert "in end_unused" in mounted.stderr, "the stack names what it waits for"
+        assert eventually(lambda: "fails after 3 s" in mounted.stderr.partition("release of")[2])
+    finally:
+        stuck.end()
+    again = mounted.open("file")
+    assert again.unmark() == 4 * PAGE, "the mount is as well as before"
+
+
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("stuck", ["busy"], indirect=True)
 def test_a_thread_that_is_busy_with_one_thing_is_logged_with_its_stack(stuck: Stuck) -> None:
     stuck.mounted.declared_stderr = True

@@ -135,7 +135,7 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
     try:
         start_guardian(own.numbers[1])
         async with trio.open_nursery() as nursery:
-            shim.install(operations, nursery.start_soon, is_dying)
+            requests = shim.install(operations, nursery.start_soon, is_dying)
             purging = trio.CancelScope()
             nursery.start_soon(_keep_in_limits, memory, purges, purger, triggers, purging)
             nursery.start_soon(electorate.follow)
@@ -147,7 +147,7 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
             on_ready()
             systemd.notify("READY=1")
             log.info("mounted %s", config.mountpoint)
-            with Watchdog(shim.requests).watching():
+            with Watchdog(requests).watching():
                 await pyfuse3.main(max_tasks=_MAX_TASKS)
             nursery.cancel_scope.cancel()
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from itertools import count
 
-from vfs_volatile.native import shim  # noqa: F401  # isort: skip  # must come before pyfuse3
+from vfs_volatile.native import shim  # isort: skip  # must come before pyfuse3
 
 import pyfuse3
 from pyfuse3 import EntryAttributes, InodeT, ModeT
@@ -22,9 +22,6 @@ from vfs_volatile.fs.polls import Polls
 from vfs_volatile.fs.purges import Purges
 from vfs_volatile.fs.tree import Tree
 from vfs_volatile.units import PAGE_SIZE
-
-CACHE_SECONDS = 3600
-"""How long the kernel may trust names and attributes: it alone changes them, so for long."""
 
 
 class Answers(pyfuse3.Operations):
@@ -55,10 +52,14 @@ class Answers(pyfuse3.Operations):
         self._numbers = count(1)
         """Of handles, files and directories together: one is never taken for another."""
 
-    def _found(self, inode: Inode) -> EntryAttributes:
+    def _known(self, inode: Inode) -> shim.Attributes:
         """Answer with an inode: the kernel holds one more reference to it."""
         inode.lookups += 1
         return attributes(inode)
+
+    def _found(self, inode: Inode) -> EntryAttributes:
+        """The same for pyfuse3."""
+        return entry(self._known(inode))
 
 
 def space_of(inode: Inode, otherwise: int = errno.EINVAL) -> AddressSpace:
@@ -68,35 +69,50 @@ def space_of(inode: Inode, otherwise: int = errno.EINVAL) -> AddressSpace:
     return inode.space
 
 
-def no_entry() -> EntryAttributes:
-    """A name that means nothing; the kernel may remember that."""
-    entry = EntryAttributes()
-    entry.st_ino = InodeT(0)
-    entry.entry_timeout = CACHE_SECONDS
-    return entry
+NOTHING = shim.Attributes(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, timeout=0)
+"""What a name means that means nothing."""
 
 
-def trusted_seconds(inode: Inode) -> int:
-    """How long the kernel may trust attributes: of files that change without us, not at all."""
-    return 0 if inode.file is not None and inode.openers is not None else CACHE_SECONDS
-
-
-def attributes(inode: Inode) -> EntryAttributes:
+def attributes(inode: Inode) -> shim.Attributes:
+    """What stat(2) tells of an inode."""
     inode.pull_times()
-    entry = EntryAttributes()
-    entry.st_ino = InodeT(inode.number)
-    entry.entry_timeout = CACHE_SECONDS
-    entry.attr_timeout = trusted_seconds(inode)
-    entry.st_mode = ModeT(inode.mode)
-    entry.st_nlink = inode.nlink
-    entry.st_uid = inode.uid
-    entry.st_gid = inode.gid
-    entry.st_rdev = inode.rdev
-    entry.st_size = inode.size
-    entry.st_blksize = PAGE_SIZE
-    if inode.space is not None:
-        entry.st_blocks = inode.space.held * (PAGE_SIZE // 512)
-    entry.st_atime_ns = inode.atime_ns
-    entry.st_mtime_ns = inode.mtime_ns
-    entry.st_ctime_ns = inode.ctime_ns
-    return entry
+    space = inode.space
+    return shim.Attributes(
+        inode.number,
+        inode.size,
+        space.held * (PAGE_SIZE // 512) if space is not None else 0,
+        inode.atime_ns,
+        inode.mtime_ns,
+        inode.ctime_ns,
+        inode.mode,
+        inode.nlink,
+        inode.uid,
+        inode.gid,
+        inode.rdev,
+        _trusted_seconds(inode),
+    )
+
+
+def entry(told: shim.Attributes) -> EntryAttributes:
+    """The same for pyfuse3."""
+    made = EntryAttributes()
+    made.st_ino = InodeT(told.ino)
+    made.entry_timeout = shim.NAME_SECONDS
+    made.attr_timeout = told.timeout
+    made.st_mode = ModeT(told.mode)
+    made.st_nlink = told.nlink
+    made.st_uid = told.uid
+    made.st_gid = told.gid
+    made.st_rdev = told.rdev
+    made.st_size = told.size
+    made.st_blksize = PAGE_SIZE
+    made.st_blocks = told.blocks
+    made.st_atime_ns = told.atime_ns
+    made.st_mtime_ns = told.mtime_ns
+    made.st_ctime_ns = told.ctime_ns
+    return made
+
+
+def _trusted_seconds(inode: Inode) -> int:
+    """How long the kernel may trust attributes: of files that change without us, not at all."""
+    return 0 if inode.file is not None and inode.openers is not None else shim.NAME_SECONDS

@@ -15,7 +15,7 @@ from vfs_volatile.native import shim  # isort: skip  # must come before pyfuse3
 from pyfuse3 import FileHandleT, InodeT, PollHandle, RequestContext
 
 from vfs_volatile.errors import SyscallError
-from vfs_volatile.fs.answers import CACHE_SECONDS, Answers, space_of, trusted_seconds
+from vfs_volatile.fs.answers import Answers, space_of
 from vfs_volatile.fs.inode import Handle, Inode
 from vfs_volatile.units import pages_for
 
@@ -37,32 +37,38 @@ class Files(Answers):
 
     def create(  # type: ignore[override]
         self, parent: int, name: bytes, mode: int, flags: int, caller: shim.Caller
-    ) -> tuple[shim.NewFile, shim.Opened]:
+    ) -> tuple[shim.Attributes, shim.Opened]:
         mode |= stat.S_IFREG
         inode = self._tree.create(parent, name, mode, caller.uid, caller.gid)
         return self._created(inode, flags, caller)
 
     def tmpfile(
         self, parent: int, mode: int, flags: int, caller: shim.Caller
-    ) -> tuple[shim.NewFile, shim.Opened]:
+    ) -> tuple[shim.Attributes, shim.Opened]:
         """O_TMPFILE. Raises SyscallError."""
         inode = self._tree.create_unnamed(parent, mode, caller.uid, caller.gid)
         return self._created(inode, flags, caller)
 
-    async def release(self, fh: FileHandleT) -> None:
+    def release(self, fh: int) -> Coroutine[Any, Any, None] | None:  # type: ignore[override]
         handle = self._handles.pop(fh)
         inode = handle.inode
         self._polls.closed(fh, inode.number)
         inode.closed(writable=handle.writable)
         if handle.attachment is not None:
             self._control.detached(handle.attachment)
-        if self._direct.closed(inode):
-            await self.unused(inode)
+        return self._end_of_use(inode) if self._direct.closed(inode) else None
 
     async def unused(self, inode: Inode) -> None:
         """Nobody has ``inode`` open or mapped any more."""
+        end = self._end_of_use(inode)
+        if end is not None:
+            await end
+
+    def _end_of_use(self, inode: Inode) -> Coroutine[Any, Any, None] | None:
+        """What is to be done when nobody has ``inode`` open or mapped any more."""
         if self._rules.lifetime == "last-close" and inode.space is not None:
-            await self._purges.end_unused(inode, inode.space)
+            return self._purges.end_unused(inode, inode.space)
+        return None
 
     def read(  # type: ignore[override]  # the shim's: answered at once
         self, fh: int, offset: int, size: int
@@ -159,20 +165,9 @@ class Files(Answers):
 
     def _created(
         self, inode: Inode, flags: int, caller: shim.Caller
-    ) -> tuple[shim.NewFile, shim.Opened]:
-        inode.lookups += 1
+    ) -> tuple[shim.Attributes, shim.Opened]:
         opened = self._opened(inode, flags, caller.tid, new=True)
-        new = shim.NewFile(
-            inode.number,
-            inode.mode,
-            inode.nlink,
-            inode.uid,
-            inode.gid,
-            inode.mtime_ns,
-            CACHE_SECONDS,
-            trusted_seconds(inode),
-        )
-        return new, opened
+        return self._known(inode), opened
 
     def _opened(self, inode: Inode, flags: int, tid: int, *, new: bool) -> shim.Opened:
         backing = self._direct.opening(inode, new=new)

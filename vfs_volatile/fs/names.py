@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import stat
-from collections.abc import Sequence
 from typing import Any
 
 import trio
@@ -26,7 +25,7 @@ from pyfuse3 import (
 )
 
 from vfs_volatile.errors import SyscallError
-from vfs_volatile.fs.answers import Answers, attributes, no_entry, space_of
+from vfs_volatile.fs.answers import NOTHING, Answers, attributes, entry, space_of
 from vfs_volatile.fs.inode import FIRST_COOKIE, Inode
 from vfs_volatile.fs.tree import NAME_MAX
 from vfs_volatile.units import PAGE_SIZE
@@ -39,17 +38,22 @@ class Names(Answers):
         super().__init__(*arguments)
         self._directories: dict[int, Inode] = {}
 
-    async def lookup(
-        self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext
-    ) -> EntryAttributes:
-        inode = self._tree.lookup(parent_inode, name)
-        if inode is None:
-            return no_entry()
-        return self._found(inode)
+    # Four of the shim's: answered at once.
 
-    async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
-        for number, lookups in inode_list:
-            self._tree.forget(number, lookups)
+    def lookup(self, parent: int, name: bytes) -> shim.Attributes:  # type: ignore[override]
+        inode = self._tree.lookup(parent, name)
+        return NOTHING if inode is None else self._known(inode)
+
+    def forget(self, ino: int, lookups: int) -> None:  # type: ignore[override]
+        self._tree.forget(ino, lookups)
+
+    def getattr(self, ino: int) -> shim.Attributes:  # type: ignore[override]
+        return attributes(self._tree.get(ino))
+
+    def unlink(self, parent: int, name: bytes) -> None:  # type: ignore[override]
+        self._tree.unlink(parent, name)
+
+    # The others are pyfuse3's.
 
     async def mknod(
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
@@ -73,9 +77,6 @@ class Names(Answers):
         self, inode: InodeT, new_parent_inode: InodeT, new_name: FileNameT, ctx: RequestContext
     ) -> EntryAttributes:
         return self._found(self._tree.link(inode, new_parent_inode, new_name))
-
-    async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
-        self._tree.unlink(parent_inode, name)
 
     async def rmdir(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
         self._tree.rmdir(parent_inode, name)
@@ -107,7 +108,7 @@ class Names(Answers):
         directory.touch_read()
         assert directory.directory is not None
         for cookie, name, inode in directory.directory.after(start_id):
-            if not pyfuse3.readdir_reply(token, FileNameT(name), attributes(inode), cookie):
+            if not pyfuse3.readdir_reply(token, FileNameT(name), entry(attributes(inode)), cookie):
                 return
             if cookie >= FIRST_COOKIE:  # of "." and ".." the kernel takes no reference
                 inode.lookups += 1
@@ -117,9 +118,6 @@ class Names(Answers):
 
     async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:
         raise SyscallError(errno.ENOSYS)  # nothing to sync: the kernel need not ask again
-
-    async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
-        return attributes(self._tree.get(inode))
 
     async def setattr(
         self,
@@ -156,7 +154,7 @@ class Names(Answers):
         if fields.update_atime or fields.update_mtime:
             found.push_times()
         found.touch_changed()
-        return attributes(found)
+        return entry(attributes(found))
 
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
         self._direct.count()

@@ -7,7 +7,7 @@ from pathlib import Path
 from cffi import FFI
 
 SOURCES = ("shim.c", "procmap.c", "kcmp.c")
-INCLUDED = ("session.c",)
+INCLUDED = ("data.c", "names.c", "session.c")
 """By those."""
 
 ffi = FFI()
@@ -33,8 +33,10 @@ ffi.cdef(
 
     int shim_reply_extent(fuse_req_t req, int fd, int64_t offset, size_t size);
     int shim_reply_open(fuse_req_t req, uint64_t fh, int backing_id);
-    int shim_reply_created(fuse_req_t req, uint64_t ino, unsigned mode, unsigned nlink,
-                           unsigned uid, unsigned gid, int64_t now_ns, unsigned name_timeout,
+    int shim_reply_entry(fuse_req_t req, const char *attributes, unsigned name_timeout,
+                         unsigned timeout);
+    int shim_reply_attributes(fuse_req_t req, const char *attributes, unsigned timeout);
+    int shim_reply_created(fuse_req_t req, const char *attributes, unsigned name_timeout,
                            unsigned timeout, uint64_t fh, int backing_id);
     void shim_want_passthrough(void);
     int shim_has_passthrough(void);
@@ -60,10 +62,15 @@ ffi.cdef(
                            size_t out_size, int tid);
         void shim_on_fallocate(fuse_req_t, uint64_t fh, int mode, int64_t offset, int64_t length);
         void shim_on_lseek(fuse_req_t, uint64_t fh, int64_t offset, int whence);
+        void shim_on_lookup(fuse_req_t, uint64_t parent, const char *name);
+        void shim_on_forget(uint64_t ino, uint64_t lookups);
+        void shim_on_getattr(fuse_req_t, uint64_t ino);
+        void shim_on_unlink(fuse_req_t, uint64_t parent, const char *name);
         void shim_on_open(fuse_req_t, uint64_t ino, int flags);
         void shim_on_create(fuse_req_t, uint64_t parent, const char *name, unsigned mode,
                             int flags);
         void shim_on_tmpfile(fuse_req_t, uint64_t parent, unsigned mode, int flags);
+        void shim_on_release(fuse_req_t, uint64_t fh);
         void shim_on_read(fuse_req_t, uint64_t fh, size_t size, int64_t offset);
         void shim_on_write(fuse_req_t, uint64_t fh, const char *data, size_t size, int64_t offset,
                            int write_back);

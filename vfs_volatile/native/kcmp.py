@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
-from vfs_volatile.native import shim
-
-_lib: Any = shim.lib
+from vfs_volatile.native.library import lib
 
 
 def compare_memory(one: int, other: int) -> int:
@@ -16,7 +13,7 @@ def compare_memory(one: int, other: int) -> int:
 
     Raises OSError: ESRCH (one has ended), EPERM (one may not be looked at), ENOSYS.
     """
-    result: int = _lib.kcmp_memory(one, other)
+    result: int = lib.kcmp_memory(one, other)
     if result < 0:
         raise OSError(-result, os.strerror(-result))
     return result

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
-from vfs_volatile.native import shim
+from vfs_volatile.native.library import ffi, lib
 
 _ROOM = 64
-_ffi: Any = shim.ffi
-_lib: Any = shim.lib
 
 Found = tuple[int, int, int, int, bool]
 """A mapping: start and end address, offset into the file in bytes, inode, shared?"""
@@ -32,11 +29,11 @@ def query(pid: int, major: int, minor: int) -> list[Found]:
     """
     fd = os.open(f"/proc/{pid}/maps", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        at = _ffi.new("uint64_t *")
-        found = _ffi.new("struct procmap_found[]", _ROOM)
+        at = ffi.new("uint64_t *")
+        found = ffi.new("struct procmap_found[]", _ROOM)
         mappings: list[Found] = []
         while True:
-            count = _lib.procmap_find(fd, major, minor, at, found, _ROOM)
+            count = lib.procmap_find(fd, major, minor, at, found, _ROOM)
             if count < 0:
                 raise OSError(-count, os.strerror(-count))
             mappings += [(m.start, m.end, m.offset, m.ino, bool(m.shared)) for m in found[0:count]]

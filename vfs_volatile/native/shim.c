@@ -25,15 +25,13 @@
 
 #include "data.c"
 #include "session.c"
+#include "names.c"
 
 /* Defined by cffi from the declarations in build_shim.py. */
 static void shim_on_ioctl(fuse_req_t, uint64_t fh, unsigned cmd, const void *in, size_t in_size,
 			  size_t out_size, int tid);
 static void shim_on_fallocate(fuse_req_t, uint64_t fh, int mode, int64_t offset, int64_t length);
 static void shim_on_lseek(fuse_req_t, uint64_t fh, int64_t offset, int whence);
-static void shim_on_open(fuse_req_t, uint64_t ino, int flags);
-static void shim_on_create(fuse_req_t, uint64_t parent, const char *name, unsigned mode, int flags);
-static void shim_on_tmpfile(fuse_req_t, uint64_t parent, unsigned mode, int flags);
 static void shim_on_write(fuse_req_t, uint64_t fh, const char *data, size_t size, int64_t offset,
 			  int write_back);
 static void shim_on_read(fuse_req_t, uint64_t fh, size_t size, int64_t offset);
@@ -43,12 +41,8 @@ static void shim_on_set_control(fuse_req_t, uint64_t ino, const char *name, cons
 static void shim_on_get_control(fuse_req_t, uint64_t ino, const char *name, size_t size);
 static void shim_on_remove_control(fuse_req_t, uint64_t ino, const char *name);
 
-#define HAS_TMPFILE (FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17))
-
 /* <linux/fuse.h> of 6.9, where a system has an older one. */
 #define SHIM_INIT_PASSTHROUGH (1u << 5) /* FUSE_PASSTHROUGH, in flags2 */
-#define SHIM_OPEN_KEEP_CACHE (1u << 1)
-#define SHIM_OPEN_PASSTHROUGH (1u << 7)
 #define SHIM_MAX_READAHEAD (1u << 20)
 #define SHIM_MAX_STACK_DEPTH 9 /* of fuse_init_out, in words */
 
@@ -60,12 +54,6 @@ struct shim_backing_map {
 
 #define SHIM_BACKING_OPEN _IOW(229, 1, struct shim_backing_map)
 #define SHIM_BACKING_CLOSE _IOW(229, 2, uint32_t)
-
-struct shim_open_out {
-	uint64_t fh;
-	uint32_t open_flags;
-	int32_t backing_id;
-};
 
 static int wants_passthrough; /* set before the mount is made */
 static int has_passthrough;
@@ -158,19 +146,6 @@ int fuse_session_mount(struct fuse_session *mounted, const char *mountpoint)
 	return result;
 }
 
-static void on_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
-{
-	at_once = 1;
-	shim_on_open(req, ino, fi->flags);
-}
-
-static void on_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
-		      struct fuse_file_info *fi)
-{
-	at_once = 1;
-	shim_on_create(req, parent, name, mode, fi->flags);
-}
-
 static void on_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg,
 		     struct fuse_file_info *fi, unsigned flags, const void *in_buf, size_t in_bufsz,
 		     size_t out_bufsz)
@@ -239,14 +214,6 @@ static void on_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 		wrapped.removexattr(req, ino, name);
 }
 
-#if HAS_TMPFILE
-static void on_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file_info *fi)
-{
-	at_once = 1;
-	shim_on_tmpfile(req, parent, mode, fi->flags);
-}
-#endif
-
 /* pyfuse3 has a read handler too, but it copies, and starts a task for each answer. */
 static void on_read_request(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
 			    struct fuse_file_info *fi)
@@ -271,8 +238,7 @@ static const struct fuse_lowlevel_ops *amend(struct fuse_lowlevel_ops *ops,
 	memcpy(&wrapped, given, size < sizeof wrapped ? size : sizeof wrapped);
 	*ops = wrapped;
 	ops->init = on_init;
-	ops->open = on_open;
-	ops->create = on_create;
+	amend_names(ops);
 	ops->getxattr = on_getxattr;
 	ops->setxattr = on_setxattr;
 	ops->removexattr = on_removexattr;
@@ -281,9 +247,6 @@ static const struct fuse_lowlevel_ops *amend(struct fuse_lowlevel_ops *ops,
 	ops->lseek = on_lseek;
 	ops->read = on_read_request;
 	ops->write = on_write;
-#if HAS_TMPFILE
-	ops->tmpfile = on_tmpfile;
-#endif
 	ops->write_buf = NULL; /* would take precedence over write */
 	return ops;
 }
@@ -320,49 +283,6 @@ struct fuse_session *fuse_session_new(struct fuse_args *args, const struct fuse_
 }
 
 #endif
-
-static struct shim_open_out opened(uint64_t fh, int backing_id)
-{
-	struct shim_open_out out = { .fh = fh, .backing_id = backing_id };
-
-	out.open_flags = backing_id ? SHIM_OPEN_PASSTHROUGH : SHIM_OPEN_KEEP_CACHE;
-	return out;
-}
-
-/* Answer OPEN; backing_id: 0, or what shim_backing_open gave, for a file reached without us. */
-static int shim_reply_open(fuse_req_t req, uint64_t fh, int backing_id)
-{
-	struct shim_open_out out = opened(fh, backing_id);
-
-	return fuse_reply_buf(req, (const char *)&out, sizeof out);
-}
-
-/* Answer CREATE or TMPFILE with a new, empty file, opened as fh; all its times are now. */
-static int shim_reply_created(fuse_req_t req, uint64_t ino, unsigned mode, unsigned nlink,
-			      unsigned uid, unsigned gid, int64_t now_ns, unsigned name_timeout,
-			      unsigned timeout, uint64_t fh, int backing_id)
-{
-	struct {
-		struct fuse_entry_out entry;
-		struct shim_open_out file;
-	} out;
-	struct fuse_attr *attr = &out.entry.attr;
-
-	memset(&out, 0, sizeof out);
-	out.file = opened(fh, backing_id);
-	out.entry.nodeid = ino;
-	out.entry.entry_valid = name_timeout;
-	out.entry.attr_valid = timeout;
-	attr->ino = ino;
-	attr->mode = mode;
-	attr->nlink = nlink;
-	attr->uid = uid;
-	attr->gid = gid;
-	attr->blksize = 4096;
-	attr->atime = attr->mtime = attr->ctime = (uint64_t)(now_ns / 1000000000);
-	attr->atimensec = attr->mtimensec = attr->ctimensec = (uint32_t)(now_ns % 1000000000);
-	return fuse_reply_buf(req, (const char *)&out, sizeof out);
-}
 
 /* Before the mount is made: ask the kernel for passthrough. */
 static void shim_want_passthrough(void)

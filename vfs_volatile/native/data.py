@@ -1,0 +1,127 @@
+"""Requests about the data of open files, and the control interface."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+from vfs_volatile.core.pages import Extent
+from vfs_volatile.native import answering
+from vfs_volatile.native.answering import Bytes, answer_later, caller_of, errno_of, text_of
+from vfs_volatile.native.library import ffi, lib
+
+
+@ffi.def_extern()  # type: ignore[untyped-decorator]
+def shim_on_read(req: Any, fh: int, size: int, offset: int) -> None:
+    def reply(found: Bytes) -> None:
+        if isinstance(found, Extent):
+            lib.shim_reply_extent(req, *found)
+        else:
+            lib.fuse_reply_buf(req, found, len(found))
+
+    try:
+        found = answering.handlers.read(fh, offset, size)
+    except Exception as error:
+        lib.fuse_reply_err(req, errno_of(error))
+        return
+    if isinstance(found, Bytes):
+        reply(found)
+    else:
+        later = found
+        answer_later("read", req, lambda: later, reply)
+
+
+@ffi.def_extern()  # type: ignore[untyped-decorator]
+def shim_on_write(req: Any, fh: int, data: Any, size: int, offset: int, write_back: int) -> None:
+    try:
+        view = memoryview(ffi.buffer(data, size))
+        stored = answering.handlers.write(fh, offset, view, write_back=bool(write_back))
+    except Exception as error:
+        lib.fuse_reply_err(req, errno_of(error))
+        return
+    if isinstance(stored, int):
+        lib.fuse_reply_write(req, stored)
+    else:
+        later = stored
+        answer_later("write", req, lambda: later, lambda result: lib.fuse_reply_write(req, result))
+
+
+@ffi.def_extern()  # type: ignore[untyped-decorator]
+def shim_on_fallocate(req: Any, fh: int, mode: int, offset: int, length: int) -> None:
+    answer_later(
+        "fallocate",
+        req,
+        lambda: answering.handlers.fallocate(fh, mode, offset, length),
+        lambda _: lib.fuse_reply_err(req, 0),
+    )
+
+
+@ffi.def_extern()  # type: ignore[untyped-decorator]
+def shim_on_lseek(req: Any, fh: int, offset: int, whence: int) -> None:
+    answer_later(
+        "lseek",
+        req,
+        lambda: answering.handlers.lseek(fh, offset, whence),
+        lambda result: lib.fuse_reply_lseek(req, result),
+    )
+
+
+@ffi.def_extern()  # type: ignore[untyped-decorator]
+def shim_on_ioctl(
+    req: Any, fh: int, cmd: int, data: Any, in_size: int, out_size: int, tid: int
+) -> None:
+    taken = bytes(ffi.buffer(data, in_size)) if in_size else b""
+
+    def reply(result: bytes) -> None:
+        lib.fuse_reply_ioctl(req, 0, result, min(len(result), out_size))
+
+    try:
+        answer = answering.handlers.ioctl(fh, cmd, taken, tid)
+    except Exception as error:
+        lib.fuse_reply_err(req, errno_of(error))
+        return
+    if isinstance(answer, bytes):
+        reply(answer)
+    else:
+        later = answer
+        answer_later(f"ioctl {cmd:#x}", req, lambda: later, reply)
+
+
+@ffi.def_extern()  # type: ignore[untyped-decorator]
+def shim_on_set_control(req: Any, ino: int, name: Any, value: Any, size: int) -> None:
+    text, taken = text_of(name), bytes(ffi.buffer(value, size))
+    caller = caller_of(req)
+    answer_later(
+        f"setxattr {text}",
+        req,
+        lambda: answering.handlers.set_control(ino, text, taken, caller),
+        lambda _: lib.fuse_reply_err(req, 0),
+    )
+
+
+@ffi.def_extern()  # type: ignore[untyped-decorator]
+def shim_on_get_control(req: Any, ino: int, name: Any, size: int) -> None:
+    text, caller = text_of(name), caller_of(req)
+
+    def reply(value: bytes) -> None:
+        if not size:
+            lib.fuse_reply_xattr(req, len(value))
+        elif len(value) > size:
+            lib.fuse_reply_err(req, errno.ERANGE)
+        else:
+            lib.fuse_reply_buf(req, value, len(value))
+
+    answer_later(
+        f"getxattr {text}", req, lambda: answering.handlers.get_control(ino, text, caller), reply
+    )
+
+
+@ffi.def_extern()  # type: ignore[untyped-decorator]
+def shim_on_remove_control(req: Any, ino: int, name: Any) -> None:
+    text, caller = text_of(name), caller_of(req)
+    answer_later(
+        f"removexattr {text}",
+        req,
+        lambda: answering.handlers.remove_control(ino, text, caller),
+        lambda _: lib.fuse_reply_err(req, 0),
+    )

@@ -1,0 +1,131 @@
+"""Requests about names, attributes, and opening: all answered at once."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from vfs_volatile.native import answering
+from vfs_volatile.native.answering import (
+    NAME_SECONDS,
+    Attributes,
+    Opened,
+    answer_later,
+    caller_of,
+    errno_of,
+)
+from vfs_volatile.native.library import ffi, lib
+from vfs_volatile.units import PAGE_SIZE
+
+_ATTRIBUTES = struct.Struct("=3Q3q10I")
+"""struct fuse_attr of <linux/fuse.h>."""
+_SECOND = 10**9
+
+
+def _packed(told: Attributes) -> bytes:
+    atime_ns, mtime_ns, ctime_ns = told.atime_ns, told.mtime_ns, told.ctime_ns
+    return _ATTRIBUTES.pack(
+        told.ino,
+        told.size,
+        told.blocks,
+        atime_ns // _SECOND,
+        mtime_ns // _SECOND,
+        ctime_ns // _SECOND,
+        atime_ns % _SECOND,
+        mtime_ns % _SECOND,
+        ctime_ns % _SECOND,
+        told.mode,
+        told.nlink,
+        told.uid,
+        told.gid,
+        told.rdev,
+        PAGE_SIZE,
+        0,
+    )
+
+
+@ffi.def_extern()  # type: ignore[untyped-decorator]
+def shim_on_lookup(req: Any, parent: int, name: Any) -> None:
+    try:
+        told = answering.handlers.lookup(parent, ffi.string(name))
+    except Exception as error:
+        lib.fuse_reply_err(req, errno_of(error))
+    else:
+        lib.shim_reply_entry(req, _packed(told), NAME_SECONDS, told.timeout)
+
+
+@ffi.def_extern()  # type: ignore[untyped-decorator]
+def shim_on_forget(ino: int, lookups: int) -> None:
+    try:
+        answering.handlers.forget(ino, lookups)
+    except Exception as error:
+        errno_of(error)  # of this request the kernel takes no answer
+
+
+@ffi.def_extern()  # type: ignore[untyped-decorator]
+def shim_on_getattr(req: Any, ino: int) -> None:
+    try:
+        told = answering.handlers.getattr(ino)
+    except Exception as error:
+        lib.fuse_reply_err(req, errno_of(error))
+    else:
+        lib.shim_reply_attributes(req, _packed(told), told.timeout)
+
+
+@ffi.def_extern()  # type: ignore[untyped-decorator]
+def shim_on_unlink(req: Any, parent: int, name: Any) -> None:
+    try:
+        answering.handlers.unlink(parent, ffi.string(name))
+    except Exception as error:
+        lib.fuse_reply_err(req, errno_of(error))
+    else:
+        lib.fuse_reply_err(req, 0)
+
+
+@ffi.def_extern()  # type: ignore[untyped-decorator]
+def shim_on_open(req: Any, ino: int, flags: int) -> None:
+    try:
+        opened = answering.handlers.open(ino, flags, lib.shim_tid(req))
+    except Exception as error:
+        lib.fuse_reply_err(req, errno_of(error))
+    else:
+        lib.shim_reply_open(req, *opened)
+
+
+@ffi.def_extern()  # type: ignore[untyped-decorator]
+def shim_on_create(req: Any, parent: int, name: Any, mode: int, flags: int) -> None:
+    try:
+        told, opened = answering.handlers.create(
+            parent, ffi.string(name), mode, flags, caller_of(req)
+        )
+    except Exception as error:
+        lib.fuse_reply_err(req, errno_of(error))
+    else:
+        _reply_created(req, told, opened)
+
+
+@ffi.def_extern()  # type: ignore[untyped-decorator]
+def shim_on_tmpfile(req: Any, parent: int, mode: int, flags: int) -> None:
+    try:
+        told, opened = answering.handlers.tmpfile(parent, mode, flags, caller_of(req))
+    except Exception as error:
+        lib.fuse_reply_err(req, errno_of(error))
+    else:
+        _reply_created(req, told, opened)
+
+
+@ffi.def_extern()  # type: ignore[untyped-decorator]
+def shim_on_release(req: Any, fh: int) -> None:
+    try:
+        later = answering.handlers.release(fh)
+    except Exception as error:
+        lib.fuse_reply_err(req, errno_of(error))
+        return
+    if later is None:
+        lib.fuse_reply_err(req, 0)
+    else:
+        answer_later("release", req, lambda: later, lambda _: lib.fuse_reply_err(req, 0))
+
+
+def _reply_created(req: Any, told: Attributes, opened: Opened) -> None:
+    lib.shim_reply_created(req, _packed(told), NAME_SECONDS, told.timeout, *opened)
