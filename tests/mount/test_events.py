@@ -168,19 +168,31 @@ def test_a_slow_reader_is_told_what_it_missed(mount: MountFactory) -> None:
         assert seen >= 8192
 
 
-@pytest.mark.parametrize("how", ["umount", "kill"])
-def test_it_ends_when_the_mount_goes_away(mount: MountFactory, how: str) -> None:
+def test_it_ends_when_the_mount_goes_away(mount: MountFactory) -> None:
     mounted = mount()
     mounted.file("file", 1).mark()
     with Stream(mounted, "--all") as stream:
         stream.line()
-        if how == "umount":
-            mounted.end()
-        else:
-            mounted.kill()
+        mounted.end()
         assert stream.end() == (0, "")
-    if how == "kill":
-        assert run("umount", mounted.path).returncode == 0
+
+
+def test_a_daemon_that_has_died_is_told(mount: MountFactory) -> None:
+    mounted = mount()
+    mounted.file("file", 1).mark()
+    with Stream(mounted, "--all") as stream:
+        stream.line()
+        mounted.kill()
+        code, said = stream.end()
+    told = (
+        f"vfs-volatile: {mounted.path} is a dead mount (its daemon has gone);"
+        f" clean up with: vfs-volatile umount {mounted.path}\n"
+    )
+    assert (code, said) == (1, told)
+    for looking in ("events", "top", "status", "budget"):
+        done = run(looking, mounted.path)
+        assert (done.returncode, done.stdout, done.stderr) == (1, "", told)
+    assert run("umount", mounted.path).returncode == 0
 
 
 def test_it_does_not_keep_the_mount_busy(mount: MountFactory) -> None:

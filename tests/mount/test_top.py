@@ -91,6 +91,17 @@ def test_when_the_mount_goes_away_it_says_so(mount: MountFactory) -> None:
         assert terminal.text.endswith(f"{mounted.path} is not mounted any more\r\n")
 
 
+def test_when_the_daemon_dies_it_says_so(mount: MountFactory) -> None:
+    mounted = mount()
+    with top(mounted) as terminal:
+        assert terminal.shows(" quit ")
+        mounted.kill()
+        assert terminal.end() == 1
+        assert terminal.is_as_before()
+    assert f"vfs-volatile: {mounted.path} is a dead mount" in terminal.text
+    assert run("umount", mounted.path).returncode == 0
+
+
 def test_while_it_is_stopped_the_terminal_is_as_before(terminal: Terminal) -> None:
     terminal.type("\x1a")
     assert terminal.stopped()

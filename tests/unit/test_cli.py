@@ -404,23 +404,6 @@ def test_plain_commands_load_neither_trio_nor_fuse_nor_rich() -> None:
     assert done.stdout == "\n"
 
 
-def test_a_reader_that_has_seen_enough_is_no_traceback() -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "vfs_volatile", "--help"],
-            cwd=ROOT,
-            stdout=writer,
-            stderr=subprocess.PIPE,
-            timeout=PATIENCE,
-            check=False,
-        )
-    finally:
-        os.close(writer)
-    assert (done.returncode, done.stderr) == (1, b"")
-
-
 def test_ctrl_c_is_quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def interrupted(*_: object) -> None:
         signal.raise_signal(signal.SIGINT)

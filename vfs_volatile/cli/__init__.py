@@ -7,7 +7,6 @@ exit code 1 (it failed) or 2 (the command line is wrong).
 from __future__ import annotations
 
 import io
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from collections.abc import Sequence
 import typer
 
 from vfs_volatile.cli.app import app, command_names
+from vfs_volatile.cli.output import ReaderGoneError, complain, guarded
 from vfs_volatile.errors import UserError
 
 INTERRUPTED = 130
@@ -25,20 +25,24 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that ``arguments`` (None: those of this process) give; its exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="surrogateescape")  # file names are bytes, print them as such
+    given = sys.argv[1:] if arguments is None else arguments
+    with guarded():
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="surrogateescape")  # file names are bytes: as such
+        return _run(_from_mount(given))
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
-        given = sys.argv[1:] if arguments is None else arguments
-        code = app(args=_from_mount(given), prog_name="vfs-volatile", standalone_mode=False)
+        code = app(args=arguments, prog_name="vfs-volatile", standalone_mode=False)
         sys.stdout.flush()
+    except ReaderGoneError:
+        return 1
     except UserError as error:
         return _fail(str(error), error.exit_code)
     except typer.TyperException as error:  # a usage error that Typer found
         return _fail(_with_mend(error), error.exit_code)
-    except BrokenPipeError:  # the reader of our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     return code or 0
@@ -66,5 +70,5 @@ def _with_mend(error: typer.TyperException) -> str:
 def _fail(text: str, code: int) -> int:
     """Say ``text`` on one line of stderr; gives back ``code``."""
     line = _CONTROL.sub(lambda control: repr(control[0])[1:-1], text)
-    print(f"vfs-volatile: {line}", file=sys.stderr)
+    complain(f"vfs-volatile: {line}")
     return code

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import select
-import sys
 from typing import Annotated
 
 import typer
 
 from vfs_volatile.cli.arguments import examples
 from vfs_volatile.cli.feed import Batch, Feed, MountGoneError
+from vfs_volatile.cli.output import Reader
 from vfs_volatile.cli.places import explained, locate_mount
 from vfs_volatile.cli.wording import event_line
 
-_PAUSE_MS = 200
+_PAUSE_SECONDS = 0.2
 """Between two looks. Each is two requests of a tenth of a millisecond."""
 
 
@@ -29,11 +28,11 @@ def events(
 
     A block is a range that should have been purged, and says who forbade it. Of several ranges in
     one call the span from the first to the last is shown. A reader that is too slow is told how
-    many events it has missed. Ends, with exit code 0, when the mount goes away.
+    many events it has missed. Ends when the mount goes away: with exit code 0 if it was unmounted.
     """
     place = locate_mount(directory)
     with explained(directory):
-        feed = Feed(place.path)
+        feed = Feed(place.mountpoint)
         try:
             if not everything:
                 feed.skip_to_end()
@@ -44,15 +43,12 @@ def events(
 
 def _follow(feed: Feed, as_json: bool) -> None:
     """Print what comes, until the mount or the reader of our output has gone."""
-    reader_gone = select.poll()
-    reader_gone.register(sys.stdout, 0)  # POLLERR and POLLHUP come unasked
+    reader = Reader()
     while True:
         batch = feed.read()
         _print(batch, as_json)
-        if batch.complete and any(
-            bits != select.POLLNVAL for _, bits in reader_gone.poll(_PAUSE_MS)
-        ):
-            raise BrokenPipeError
+        if batch.complete:
+            reader.wait(_PAUSE_SECONDS)
 
 
 def _print(batch: Batch, as_json: bool) -> None:

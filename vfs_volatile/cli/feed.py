@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from vfs_volatile.abi import xattrs
 from vfs_volatile.errors import UserError
+from vfs_volatile.mountinfo import FSTYPE, find_mount
 
 Event = dict[str, Any]
 """One event, as ``docs/watching.md`` describes it."""
@@ -21,10 +22,18 @@ Event = dict[str, Any]
 _BEYOND_ALL = 10**18
 """A number that no event has: asked from there on, a mount tells where its record ends."""
 
-_GONE = frozenset(
+_ENDING = frozenset(
     (
         errno.ENOTCONN,  # its daemon has ended
         errno.ECONNABORTED,  # in the middle of the request
+    )
+)
+_UNMOUNT_SECONDS = 5.0
+"""A daemon that is told to end closes its connection before it unmounts."""
+_POLL_SECONDS = 0.01
+
+_GONE = frozenset(
+    (
         errno.ENODATA,  # unmounted: the directory below has no such attribute,
         errno.EOPNOTSUPP,  # or cannot have one,
         errno.ENOENT,  # or was removed
@@ -48,7 +57,9 @@ class Batch(NamedTuple):
 
 
 class Feed:
-    """Reads a mount. Raises MountGoneError, and UserError for one that is not the caller's."""
+    """Reads a mount. Raises MountGoneError, OSError if its daemon has died, and UserError for
+    one that is not the caller's.
+    """
 
     def __init__(self, mountpoint: str) -> None:
         self._path = mountpoint
@@ -101,11 +112,23 @@ class Feed:
         self._mount = answer["mount"]
         return answer
 
+    def _wait_for_unmount(self) -> None:
+        """Return when it is unmounted. Raises OSError (ENOTCONN) if its daemon has just died."""
+        watched = self._mount is not None  # else it may have been dead for long
+        deadline = time.monotonic() + (_UNMOUNT_SECONDS if watched else 0)
+        while (mount := find_mount(self._path)) is not None and mount.fstype == FSTYPE:
+            if time.monotonic() > deadline:
+                raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+            time.sleep(_POLL_SECONDS)
+
     def _get(self, name: str) -> Any:
         try:
             return json.loads(os.getxattr(self._path, name))
         except OSError as error:
             if error.errno in _GONE:
+                raise MountGoneError from None
+            if error.errno in _ENDING:
+                self._wait_for_unmount()
                 raise MountGoneError from None
             if error.errno in (errno.EPERM, errno.EACCES):
                 raise UserError(

@@ -76,8 +76,6 @@ def explained(path: str) -> Iterator[None]:
     """Turn an OSError about ``path`` into a UserError."""
     try:
         yield
-    except BrokenPipeError:
-        raise  # about our output, not about ``path``
     except OSError as error:
         if error.errno == errno.ENOTCONN:
             dead = _enclosing(os.path.realpath(path)) or path

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import select
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +12,7 @@ import typer
 
 from vfs_volatile.cli.arguments import examples
 from vfs_volatile.cli.feed import Feed, MountGoneError
+from vfs_volatile.cli.output import Reader
 from vfs_volatile.cli.places import explained, locate_mount
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def top(
         from vfs_volatile.cli.top_sample import Sampler
 
         try:
-            sampler = Sampler(Feed(place.path))
+            sampler = Sampler(Feed(place.mountpoint))
             if sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown"):
                 _live(sampler, place.mountpoint, interval)
             else:
@@ -52,14 +52,12 @@ def _lines(sampler: Sampler, interval: float) -> None:
     from vfs_volatile.cli.top_sample import ORDERS, line
     from vfs_volatile.cli.wording import event_line
 
-    reader_gone = select.poll()
-    reader_gone.register(sys.stdout, 0)
+    reader = Reader()
     while True:
         sample = sampler.take(ORDERS[0])
         lines = [line(sample), *map(event_line, sample.blocks)]
         print("\n".join(lines), flush=True)
-        if any(bits != select.POLLNVAL for _, bits in reader_gone.poll(interval * 1000)):
-            raise BrokenPipeError
+        reader.wait(interval)
 
 
 def _live(sampler: Sampler, path: str, interval: float) -> None:

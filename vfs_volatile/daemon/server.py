@@ -89,7 +89,10 @@ def serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
         trio.run(_serve, config, on_ready)
     except UserError:
         raise
-    except Exception:
+    except Exception as failure:
+        match failure:
+            case ExceptionGroup(exceptions=(UserError() as error,)):  # of ``on_ready``
+                raise error from None
         log.critical("the daemon of %s has failed", config.mountpoint, exc_info=True)
         raise SystemExit(1) from None
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,9 +18,9 @@ from vfs_volatile.demo.display import stage
 from vfs_volatile.demo.plan import Plan, choose_held, default_budget, find_sources
 from vfs_volatile.demo.records import Records
 from vfs_volatile.demo.report import Figures, collect, judge, make_table
-from vfs_volatile.errors import UserError
 from vfs_volatile.mountinfo import find_mount
 from vfs_volatile.trial.mounting import TemporaryMount
+from vfs_volatile.trial.work import make_work_directory
 from vfs_volatile.units import format_size
 
 LIMIT_SECONDS = 120.0
@@ -155,12 +154,7 @@ def _ignore_signals() -> None:
 @contextmanager
 def _work_directory() -> Iterator[Path]:
     """A temporary directory, which is left where it is only if something is still mounted in it."""
-    try:
-        work = Path(tempfile.mkdtemp(prefix="vfs-volatile-demo-")).resolve()
-    except OSError as error:
-        raise UserError(
-            f"no temporary directory can be made ({error.strerror}); set TMPDIR to one that can"
-        ) from None
+    work = make_work_directory("demo")
     try:
         yield work
     finally:

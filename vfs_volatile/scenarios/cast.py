@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from vfs_volatile.scenarios import address
 from vfs_volatile.scenarios.grammar import SYSTEM, Arguments, Command
 from vfs_volatile.trial.modules import run_module
 
@@ -79,7 +80,7 @@ class Cast:
         self._log = work / "actors.log"
         self._listener = socket.socket(socket.AF_UNIX)
         path = work / "socket"
-        self._listener.bind(str(path))
+        address.bind(self._listener, str(path))
         self._listener.listen()
         self._actors: dict[str, Actor] = {}
         with self._log.open("wb") as log:

@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
@@ -24,6 +23,7 @@ from vfs_volatile.scenarios.grammar import SYSTEM
 from vfs_volatile.scenarios.model import Outcome, Scenario, Seen, Step
 from vfs_volatile.trial.leash import end_with_parent
 from vfs_volatile.trial.mounting import TemporaryMount
+from vfs_volatile.trial.work import make_work_directory
 
 LIMIT_SECONDS = 30.0
 """For one play, the start of its mount included."""
@@ -36,7 +36,7 @@ def play(scenario: Scenario, preset: Preset) -> Outcome:
     began = time.monotonic()
     seen: list[Seen] = []
     problem = ""
-    work = Path(tempfile.mkdtemp(prefix="vfs-volatile-scenario-"))
+    work = make_work_directory("scenario")
     directory = work / "mnt"
     directory.mkdir()
     try:

@@ -15,6 +15,7 @@ import socket
 import sys
 from typing import Any, NoReturn
 
+from vfs_volatile.scenarios import address
 from vfs_volatile.scenarios.acts import OK, Acts, UnknownNameError
 from vfs_volatile.scenarios.grammar import SYSTEM, Arguments
 from vfs_volatile.scenarios.memory import never_dump_core
@@ -44,7 +45,7 @@ class Connection:
 
     def _open(self, name: str) -> None:
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(self._path)
+            address.connect(connection, self._path)
             self._stream = connection.makefile("rwb")
         self.send(name=name, pid=os.getpid())
 
