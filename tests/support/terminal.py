@@ -20,6 +20,7 @@ from tests.support.mount import ROOT
 from tests.support.waiting import PATIENCE, eventually
 
 _OVERRULING = ("NO_COLOR", "COLUMNS", "LINES")
+_HOME = b"\x1b[H"
 _ESCAPE = re.compile(rb"\x1b(\[[0-9;?]*[a-zA-Z]|[()].|[=>])")
 
 
@@ -74,9 +75,12 @@ class Terminal:
         before = len(self.output)
         return self._until(lambda: words in self.text[len(_plain(self.output[:before])) :])
 
-    def ends_with(self, wanted: Callable[[list[str]], bool], lines: int, start: int) -> bool:
-        """Wait until the last ``lines`` lines are as wanted; ``text`` before ``start`` is old."""
-        return self._until(lambda: wanted(self.text[start:].split("\r\n")[-lines:]))
+    def draws(self, wanted: Callable[[list[str]], bool]) -> bool:
+        """Wait until what it draws from the top of the screen, perhaps not yet all, is as wanted.
+
+        Lines of the frame alone that was begun last: it follows another without a new line.
+        """
+        return self._until(lambda: wanted(_plain(self.output.rpartition(_HOME)[2]).split("\r\n")))
 
     @property
     def text(self) -> str:
