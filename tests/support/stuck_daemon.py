@@ -20,7 +20,8 @@ from typing import Any
 
 from vfs_volatile.cli import main
 from vfs_volatile.daemon import watchdog
-from vfs_volatile.fs import control, looks
+from vfs_volatile.fs import looks
+from vfs_volatile.fs.attributes import ControlAttributes
 from vfs_volatile.native import procmap, shim
 from vfs_volatile.processes.mappings import MappingScanner
 
@@ -50,10 +51,10 @@ def hung_in(switch: Path, query: Callable[..., Any]) -> Callable[..., Any]:
 
 if __name__ == "__main__":
     directory = sys.argv[2]
-    scan, statistics = MappingScanner.scan, control.Control.statistics
+    scan, statistics = MappingScanner.scan, ControlAttributes.statistics
     MappingScanner.scan = held_by(Path(directory + ".look"), scan)  # type: ignore[method-assign]
     shim.invalidate = held_by(Path(directory + ".notify"), shim.invalidate)
-    control.Control.statistics = held_by(  # type: ignore[method-assign]
+    ControlAttributes.statistics = held_by(  # type: ignore[method-assign]
         Path(directory + ".busy"), statistics
     )
     procmap.query = hung_in(Path(directory + ".hung"), procmap.query)

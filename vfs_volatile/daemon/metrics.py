@@ -23,7 +23,7 @@ from vfs_volatile.abi.statistics import MEANINGS, Statistics
 from vfs_volatile.core.durations import Durations
 from vfs_volatile.daemon.config import Address
 from vfs_volatile.errors import UserError
-from vfs_volatile.fs.control import Control
+from vfs_volatile.fs.attributes import ControlAttributes
 from vfs_volatile.fs.purges import Purges
 from vfs_volatile.units import PAGE_SIZE
 
@@ -45,10 +45,10 @@ class MetricsServer:
             ) from None
         self.url = f"http://{address._replace(port=server.server_port)}/metrics"
 
-    def tell(self, control: Control, purges: Purges, facts: Mapping[str, str]) -> None:
+    def tell(self, xattrs: ControlAttributes, purges: Purges, facts: Mapping[str, str]) -> None:
         """Serve the counters of a mount too; called in its trio thread."""
         self._registry.register(
-            _OfMount(lambda: list(_metrics(control.statistics(), purges, facts)))
+            _OfMount(lambda: list(_metrics(xattrs.statistics(), purges, facts)))
         )
 
 

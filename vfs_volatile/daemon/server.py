@@ -34,6 +34,7 @@ from vfs_volatile.errors import UserError
 from vfs_volatile.fs.addressed import Addressed
 from vfs_volatile.fs.aids import DebugAids
 from vfs_volatile.fs.anonymous import Anonymous
+from vfs_volatile.fs.attributes import ControlAttributes
 from vfs_volatile.fs.control import Control
 from vfs_volatile.fs.direct import DirectFiles
 from vfs_volatile.fs.drains import Drains
@@ -129,10 +130,11 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
     ranking = Ranking(tree.inodes, purges.anonymous.attachments)
     facts = _facts(rules, electorate, triggers)
     where = {"metrics": metrics.url} if metrics is not None else {}
-    control = Control(
+    control = Control(purges, addressed, journal, aids, direct)
+    xattrs = ControlAttributes(
         memory, purges, addressed, journal, news, ranking, aids, direct, facts | where
     )
-    operations = Operations(rules, tree, memory, control, purges, polls, aids, direct)
+    operations = Operations(rules, tree, memory, control, xattrs, purges, polls, aids, direct)
     _mount(operations, config)
     _read_further_ahead(own)
     try:
@@ -146,7 +148,7 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
             nursery.start_soon(direct.watch, operations.unused)
             await nursery.start(_stop_on_signal, purges, purging)
             if metrics is not None:
-                metrics.tell(control, purges, {"mountpoint": config.mountpoint, **facts})
+                metrics.tell(xattrs, purges, {"mountpoint": config.mountpoint, **facts})
             on_ready()
             systemd.notify("READY=1")
             log.info("mounted %s", config.mountpoint)

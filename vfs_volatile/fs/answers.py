@@ -15,6 +15,7 @@ from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.semantics import Semantics
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.fs.aids import DebugAids
+from vfs_volatile.fs.attributes import ControlAttributes
 from vfs_volatile.fs.control import Control
 from vfs_volatile.fs.direct import DirectFiles
 from vfs_volatile.fs.inode import Inode
@@ -33,6 +34,7 @@ class Answers(pyfuse3.Operations):
         tree: Tree,
         memory: Memory,
         control: Control,
+        xattrs: ControlAttributes,
         purges: Purges,
         polls: Polls,
         aids: DebugAids,
@@ -44,6 +46,7 @@ class Answers(pyfuse3.Operations):
         self._tree = tree
         self._memory = memory
         self._control = control
+        self._xattrs = xattrs
         self._purges = purges
         self._polls = polls
         self._aids = aids

@@ -1,4 +1,4 @@
-"""Requests about extended attributes: ours go to control, others are kept as tmpfs keeps them."""
+"""Requests about extended attributes: ours are for control, others are kept as tmpfs keeps them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pyfuse3 import InodeT, RequestContext, XAttrNameT
 from vfs_volatile.abi import xattrs
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.fs.answers import Answers, space_of
-from vfs_volatile.fs.control import is_private
+from vfs_volatile.fs.attributes import is_private
 from vfs_volatile.fs.inode import Inode
 
 
@@ -26,27 +26,27 @@ class ExtendedAttributes(Answers):
         found = self._tree.get(ino)
         if _is_of_mount(name):
             self._require_owner(found, caller)
-            await self._control.set_mount_xattr(name, value, caller.tid)
+            await self._xattrs.set_of_mount(name, value, caller.tid)
         else:
             space = space_of(found, errno.EOPNOTSUPP)
-            await self._control.set_file_xattr(space, name, value, caller.tid)
+            await self._xattrs.set_of_file(space, name, value, caller.tid)
 
     async def get_control(self, ino: int, name: str, caller: shim.Caller) -> bytes:
         found = self._tree.get(ino)
         if _is_of_mount(name) or is_private(name):
             self._require_owner(found, caller)
         if _is_of_mount(name):
-            return await self._control.get_mount_xattr(name)
+            return await self._xattrs.get_of_mount(name)
         if name == xattrs.DATA_PATH and found.space is not None:
             path = self._direct.path_of(found)
             return f"{path.name}: {path.why}".encode()
-        return await self._control.get_file_xattr(space_of(found, errno.ENODATA), name)
+        return await self._xattrs.get_of_file(space_of(found, errno.ENODATA), name)
 
     async def remove_control(self, ino: int, name: str, caller: shim.Caller) -> None:
         found = self._tree.get(ino)
         if _is_of_mount(name):
             raise SyscallError(errno.EPERM)
-        await self._control.remove_file_xattr(space_of(found, errno.ENODATA), name, caller.tid)
+        await self._xattrs.remove_of_file(space_of(found, errno.ENODATA), name, caller.tid)
 
     # ---- all others, from pyfuse3 ----
 
