@@ -8,6 +8,7 @@ a page. The limit is one of a cgroup of version 1, as only there a process can b
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 import subprocess
@@ -16,7 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, eventually
 from vfs_volatile.mountinfo import read_mounts
 
 LIMIT = 8 << 20
@@ -35,9 +36,21 @@ def new_cgroup(kind: str) -> Iterator[Path]:
     try:
         yield group
     finally:
-        for pid in (group / "cgroup.procs").read_text().split():
+        assert eventually(lambda: _removed(group, parent)), f"{group} has processes still"
+
+
+def _removed(group: Path, parent: Path) -> bool:
+    """Remove a cgroup, but for a process in it that is about to end."""
+    for pid in (group / "cgroup.procs").read_text().split():
+        with contextlib.suppress(ProcessLookupError):
             enter(parent, int(pid))
+    try:
         group.rmdir()
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        return False
+    return True
 
 
 def enter(group: Path, pid: int) -> None:
