@@ -182,14 +182,20 @@ def _is_about_to_drop(process: Process) -> bool:
 
 def test_what_is_taken_back_after_the_order_is_intact(family: Family, mount: MountFactory) -> None:
     mounted = mount()
-    process = family.first().start(mounted.path, 4)
-    process.fill(0, 4, "a")
-    process.mark(0, 4)
-    process.ask("slow 1500")
-    with one_purge(mounted):
-        assert _is_about_to_drop(process)
-        assert process.unmark(0, 2) == 0
-    assert eventually(lambda: process.show() == "aaXX")
+
+    def came_in_time() -> bool:
+        """Not on a machine that is so busy that it takes longer to take it back."""
+        process = family.first().start(mounted.path, 4)
+        process.fill(0, 4, "a")
+        process.mark(0, 4)
+        process.ask("slow 1500")
+        with one_purge(mounted):
+            assert _is_about_to_drop(process)
+            lost = process.unmark(0, 2)
+        assert eventually(lambda: process.show() == ("00XX" if lost else "aaXX"))
+        return not lost
+
+    assert eventually(came_in_time)
 
 
 def test_after_taking_back_no_sharer_loses_the_page(family: Family, mount: MountFactory) -> None:

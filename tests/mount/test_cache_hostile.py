@@ -258,7 +258,7 @@ def test_when_the_daemon_is_gone_it_says_so(mount: MountFactory) -> None:
 # ---- fork ----
 
 
-def run(program: str, *arguments: object, seconds: float = 20) -> str:
+def run(program: str, *arguments: object, seconds: float = PATIENCE) -> str:
     """What a Python program of its own prints."""
     done = subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)],

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.errnos import errno_of
 from tests.support.fvrange import PAGE
-from tests.support.mount import ROOT, MountFactory, command, run
+from tests.support.mount import LONG_DEADLINE, ROOT, MountFactory, command, run
 from tests.support.mountinfo import is_mounted
 from tests.support.waiting import PATIENCE, eventually
 from tests.support.watchdog import Watchdog
@@ -58,7 +58,7 @@ def test_a_signal_ends_a_mount_that_writes_and_purges(mount: MountFactory) -> No
                 "0",
                 "1024",
                 "1",
-                "20",
+                str(LONG_DEADLINE),
             ],
             cwd=ROOT,
             stdout=subprocess.DEVNULL,
@@ -66,7 +66,7 @@ def test_a_signal_ends_a_mount_that_writes_and_purges(mount: MountFactory) -> No
         )
         for _ in range(2)
     ]
-    assert eventually(lambda: mounted.number("purged") > 0, 10)
+    assert eventually(lambda: mounted.number("purged") > 0)
     mounted.process.send_signal(signal.SIGTERM)
     assert mounted.process.wait(timeout=PATIENCE) == 0
     assert not is_mounted(mounted.path)
@@ -94,7 +94,7 @@ def background(tmp_path: Path, watchdog: Watchdog) -> Iterator[Path]:
     """A directory to mount on without ``-f``; unmounted at the end."""
     directory = tmp_path / "background"
     directory.mkdir()
-    watchdog.arm(directory, None, 40, tmp_path / "evidence.txt")
+    watchdog.arm(directory, None, LONG_DEADLINE, tmp_path / "evidence.txt")
     yield directory
     if is_mounted(directory):
         subprocess.run(["umount", "-l", directory], check=False, timeout=PATIENCE)

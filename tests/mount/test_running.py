@@ -85,7 +85,7 @@ def test_what_mount_is_told_wrong_is_said_in_one_line(root: Path) -> None:
 def manager(path: str) -> Iterator[socket.socket]:
     """The socket that a service manager gives to a unit of Type=notify."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as made:
-        made.settimeout(20)
+        made.settimeout(PATIENCE)
         made.bind(path)
         yield made
 
@@ -213,7 +213,7 @@ def test_a_log_that_nobody_reads_does_not_stop_the_mount(root: Path) -> None:
         )
         assert done.returncode == 0
         daemon.terminate()
-        assert eventually(lambda: not is_mounted(root), 20)
+        assert eventually(lambda: not is_mounted(root))
     finally:
         os.close(reader)
         assert daemon.wait(PATIENCE) == 0

@@ -64,7 +64,7 @@ def test_many_files(mounted: Mount) -> None:
         for name in os.listdir(path):
             os.unlink(path / name)
         path.rmdir()
-    assert eventually(lambda: mounted_files(mounted) == 1, 30)
+    assert eventually(lambda: mounted_files(mounted) == 1)
 
 
 def mounted_files(mounted: Mount) -> int:
@@ -148,7 +148,7 @@ def test_many_open_files(mounted: Mount) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, limit)
     for number in range(OPEN):
         os.unlink(mounted.path / f"f{number}")
-    assert eventually(lambda: mounted_files(mounted) == 1, 30)
+    assert eventually(lambda: mounted_files(mounted) == 1)
 
 
 def test_attributes_up_to_the_limits(mounted: Mount) -> None:

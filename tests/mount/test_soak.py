@@ -25,7 +25,7 @@ MIB = 1 << 20
 BUDGETS = range(MIB // 4, 8 * MIB, 64 << 10)
 BOUND = 4 * MIB + 2 * MIB
 """Resident beyond the budget: the slack of writers, and what the kernel writes back meanwhile."""
-LAG_SECONDS = 20.0
+LAG_SECONDS = 40.0
 """How long the purger may take after the budget went down, on a machine with much else to do."""
 
 Process = subprocess.Popen[str]
@@ -163,7 +163,7 @@ def check_nothing_is_left(mounted: Mount, before: dict[str, int]) -> None:
     assert list(mounted.path.iterdir()) == []
     numbers = ("resident", "volatile", "purged")
     assert eventually(lambda: not any(map(mounted.number, numbers)))
-    assert memfd_blocks(mounted) == 0
+    assert eventually(lambda: memfd_blocks(mounted) == 0)
     # Idle threads of trio end after ten seconds.
     assert eventually(lambda: holdings(mounted)["task"] <= before["task"] + 1)
-    assert holdings(mounted)["fd"] <= before["fd"]
+    assert eventually(lambda: holdings(mounted)["fd"] <= before["fd"])

@@ -22,6 +22,10 @@ from vfs_volatile.abi.ioctls import FVRANGE_IOC_VEC, VEC_MAX, VRANGE_VOLATILE, F
 
 RANGES = 40 * VEC_MAX
 SIZE = 2 * RANGES * PAGE
+ATTEMPTS = 3
+"""Who measures may itself be kept from a processor, between an answer and a look at the clock: not
+each time, while a daemon that keeps others waiting does so each time.
+"""
 ACTS: dict[str, Callable[[VFile], object]] = {
     "mark what is between": lambda file: file.mark(),
     "purge": lambda file: file.purge(),
@@ -90,16 +94,25 @@ def worst_wait(mounted: Mount, act: Callable[[], object]) -> tuple[float, float]
 
 
 @pytest.mark.parametrize("act", ACTS)
-def test_others_are_served_meanwhile(crowded: tuple[Mount, VFile], act: str) -> None:
+def test_others_are_served_meanwhile(mount: MountFactory, act: str) -> None:
     """Each of these is one short call; none of it may be quadratic."""
-    mounted, file = crowded
-    took, waited = worst_wait(mounted, lambda: ACTS[act](file))
-    assert waited < max(0.15, took / 4), f"took {took:.3f} s"
-    assert took < 10
+
+    def is_served() -> bool:
+        mounted, file = crowd(mount(budget="1G", deadline=LONG_DEADLINE))
+        took, waited = worst_wait(mounted, lambda: ACTS[act](file))
+        assert took < 10
+        file.close()
+        return waited < max(0.15, took / 4)
+
+    assert any(is_served() for _ in range(ATTEMPTS))
 
 
 def test_votes_keep_nobody_waiting(mount: MountFactory) -> None:
     """By a process that agrees to the other half of the pages, one that holds, and by its end."""
+    assert any(votes_keep_nobody_waiting(mount) for _ in range(ATTEMPTS))
+
+
+def votes_keep_nobody_waiting(mount: MountFactory) -> bool:
     mounted, file = crowd(mount(budget="1G", semantics="kim", deadline=LONG_DEADLINE))
     marked, all_pages = RANGES * PAGE, SIZE
     memory = mmap.mmap(file.fd, SIZE)
@@ -125,11 +138,13 @@ def test_votes_keep_nobody_waiting(mount: MountFactory) -> None:
             (lambda: mvrange(memory, SIZE, VRANGE_VOLATILE, fd=file.fd), all_pages),
             (file.mark, all_pages),
         ]
-        for number, (act, volatile) in enumerate(acts):
+        served = True
+        for act, volatile in acts:
             took, waited = worst_wait(mounted, act)
-            assert waited < max(0.15, took / 4), f"act {number} took {took:.3f} s"
+            served = served and waited < max(0.15, took / 4)
             assert mounted.number("volatile") == volatile
     memory.close()
+    return served
 
 
 def test_what_is_volatile_already_costs_little(crowded: tuple[Mount, VFile]) -> None:
@@ -140,17 +155,20 @@ def test_what_is_volatile_already_costs_little(crowded: tuple[Mount, VFile]) -> 
     assert mounted.busy_seconds() - begun < 1
 
 
-def test_deleting_it_keeps_nobody_waiting(crowded: tuple[Mount, VFile]) -> None:
-    mounted, file = crowded
-    os.unlink(file.path)
+def test_deleting_it_keeps_nobody_waiting(mount: MountFactory) -> None:
+    def keeps_nobody_waiting() -> bool:
+        mounted, file = crowd(mount(budget="1G", deadline=LONG_DEADLINE))
+        os.unlink(file.path)
 
-    def close() -> None:
-        file.close()
-        assert eventually(lambda: mounted.number("volatile") == 0)
+        def close() -> None:
+            file.close()
+            assert eventually(lambda: mounted.number("volatile") == 0)
 
-    took, waited = worst_wait(mounted, close)
-    assert mounted.resident == 0
-    assert waited < max(0.15, took / 4)
+        took, waited = worst_wait(mounted, close)
+        assert mounted.resident == 0
+        return waited < max(0.15, took / 4)
+
+    assert any(keeps_nobody_waiting() for _ in range(ATTEMPTS))
 
 
 def test_what_an_attribute_cannot_hold_is_said_at_once(crowded: tuple[Mount, VFile]) -> None:

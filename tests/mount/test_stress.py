@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.files import VFile
 from tests.support.fvrange import PAGE
 from tests.support.mount import LONG_DEADLINE, ROOT, Mount, MountFactory
 from tests.support.waiting import PATIENCE
@@ -126,7 +127,16 @@ def test_a_big_purge_does_not_stall_readers_of_other_files(mount: MountFactory) 
     """Every second page of 64 MiB is a range of its own; a reader goes on reading meanwhile."""
     mounted = mount(budget="256M", deadline=LONG_DEADLINE)
     other = mounted.file("other", 16)
-    big = mounted.open("big")
+    reads = 0
+    while reads <= 1:  # else the purge was over before it was measured
+        reads, worst = read_during_a_purge(mounted, other)
+        mounted.set_root("budget", "256M")
+    assert worst < 2.0
+
+
+def read_during_a_purge(mounted: Mount, other: VFile) -> tuple[int, float]:
+    """How often ``other`` could be read meanwhile; the seconds that the worst read took."""
+    big = mounted.open("big", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
     for at in range(0, 64 * MIB, MIB):
         os.pwrite(big.fd, b"x" * MIB, at)
     spans = [f"{at}+{PAGE}" for at in range(0, 64 * MIB, 2 * PAGE)]
@@ -142,5 +152,4 @@ def test_a_big_purge_does_not_stall_readers_of_other_files(mount: MountFactory) 
         worst = max(worst, mounted.busy_seconds() - begun)
         reads += 1
     assert mounted.resident == expected
-    assert reads > 1, "the purge was over before it was measured"
-    assert worst < 2.0
+    return reads, worst

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from tests.support.waiting import PATIENCE, eventually
 from vfs_volatile.processes.identity import identify
 from vfs_volatile.processes.openers import boot_ticks
 
-DIES_WITHIN_SECONDS = 10.0
+DIES_WITHIN_SECONDS = 40.0
 """Long before the watchdog would end the call; on a machine at rest it is 20 ms."""
 
 CALL = """
@@ -169,10 +170,11 @@ def test_what_waits_too_long_is_logged_with_its_stack_and_fails(stuck: Stuck) ->
     stuck.mounted.declared_stderr = True
     caller = stuck.call("fvrange.purge(fd)")
     assert caller.wait(timeout=PATIENCE) == errno.ETIMEDOUT
-    said = stuck.mounted.stderr
-    assert f"of thread {caller.pid} waits for 1 s" in said
+    thread = f"of thread {caller.pid}"
+    assert eventually(lambda: re.search(rf"{thread} fails after \d+ s", stuck.mounted.stderr))
+    said = stuck.mounted.stderr  # it is written in this order, by a thread of its own
+    assert re.search(rf"{thread} waits for \d+ s", said)
     assert "in objections" in said, "the stack names what it waits for"
-    assert f"of thread {caller.pid} fails after 3 s" in said
     stuck.switch.unlink()
     assert stuck.file.purge() == 4 * PAGE, "the mount is as well as before"
 
@@ -186,9 +188,10 @@ def test_so_is_what_the_last_close_of_a_file_starts(mount: MountFactory) -> None
         caller = stuck.purge()
         stuck.file.close()
         caller.kill()
-        assert eventually(lambda: "release of thread" in mounted.stderr)
+        assert eventually(
+            lambda: re.search(r"release of thread \d+ fails after \d+ s", mounted.stderr)
+        )
         assert "in end_unused" in mounted.stderr, "the stack names what it waits for"
-        assert eventually(lambda: "fails after 3 s" in mounted.stderr.partition("release of")[2])
     finally:
         stuck.end()
     again = mounted.open("file")
@@ -201,7 +204,7 @@ def test_a_thread_that_is_busy_with_one_thing_is_logged_with_its_stack(stuck: St
     stuck.mounted.declared_stderr = True
     caller = stuck.call("os.getxattr(root, 'user.vfs_volatile.stats')")
     assert eventually(lambda: "busy with one thing" in stuck.mounted.stderr)
-    assert "held_by" in stuck.mounted.stderr or "in wait" in stuck.mounted.stderr
+    assert eventually(lambda: re.search("held_by|in wait", stuck.mounted.stderr))
     assert caller.wait(timeout=PATIENCE) == errno.ETIMEDOUT, "what had been read fails all the same"
     stuck.switch.unlink()
     assert os.listdir(stuck.mounted.path) == ["file"]

@@ -2,6 +2,8 @@
 
     python -m tests.support.cacher ROLE CACHE LEDGER NUMBER SEED SECONDS
 
+It ends after SECONDS, or before that once there is a file LEDGER.over.
+
 Writer NUMBER alone sets and deletes its KEYS keys, one version after the other. The LEDGER, a file
 elsewhere, says of every key which version was begun and which was done; it is the record that the
 cache knows nothing of. A ``reader`` reads the ledger before and after a get: what it gets must be
@@ -25,14 +27,15 @@ from vfs_volatile import VolatileCache
 KEYS = 12
 """Keys of one writer."""
 WRITERS = 3
-LEDGER_BYTES = WRITERS * KEYS * 2 * 8
+READERS = 2
+LEDGER_BYTES = (WRITERS * KEYS * 2 + READERS) * 8
 CACHE_BYTES = 4 << 20
 DELETED_EVERY = 5
 """Each so many versions one is a deletion."""
 
 
 class Ledger:
-    """Version begun, and version done, of each key."""
+    """Version begun, and version done, of each key; what each reader has found so far."""
 
     def __init__(self, path: Path) -> None:
         fd = os.open(path, os.O_RDWR)
@@ -45,6 +48,16 @@ class Ledger:
 
     def done(self, key: int) -> int:
         return self._numbers[2 * key + 1]
+
+    def written(self, number: int) -> int:
+        """Versions that a writer has done, of all its keys."""
+        return sum(map(self.done, range(number * KEYS, (number + 1) * KEYS)))
+
+    def hits(self, number: int) -> int:
+        return self._numbers[2 * WRITERS * KEYS + number]
+
+    def hit(self, number: int) -> None:
+        self._numbers[2 * WRITERS * KEYS + number] += 1
 
     def begin(self, key: int, version: int) -> None:
         self._numbers[2 * key] = version
@@ -73,7 +86,7 @@ def write(cache: VolatileCache, ledger: Ledger, number: int, dice: random.Random
     ledger.finish(key, version)
 
 
-def read(cache: VolatileCache, ledger: Ledger, _: int, dice: random.Random) -> None:
+def read(cache: VolatileCache, ledger: Ledger, number: int, dice: random.Random) -> None:
     key = dice.randrange(WRITERS * KEYS)
     oldest = ledger.done(key)
     found = cache.get(key)
@@ -85,6 +98,7 @@ def read(cache: VolatileCache, ledger: Ledger, _: int, dice: random.Random) -> N
         sys.exit(f"key {key}: torn, {found[:40]!r} of {len(found)} bytes")
     if version % DELETED_EVERY == 0 or not oldest <= version <= newest:
         sys.exit(f"key {key}: version {version} is not one of {oldest}..{newest}")
+    ledger.hit(number)
 
 
 def purge(cache: VolatileCache, _: Ledger, __: int, dice: random.Random) -> None:
@@ -111,8 +125,9 @@ def main(role: str, path: str, ledger_path: str, number: str, seed: str, seconds
     dice = random.Random(int(seed))
     steps = 0
     deadline = time.monotonic() + float(seconds)
+    over = Path(ledger_path + ".over")
     with VolatileCache(path, size=CACHE_BYTES) as cache:
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and not over.exists():
             for _ in range(20):
                 ROLES[role](cache, ledger, int(number), dice)
                 steps += 1

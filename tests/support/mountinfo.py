@@ -6,6 +6,8 @@ import contextlib
 import subprocess
 from pathlib import Path
 
+from tests.support.waiting import PATIENCE
+
 CONNECTIONS = Path("/sys/fs/fuse/connections")
 """Where fusectl is mounted: Documentation/filesystems/fuse/fuse.rst."""
 
@@ -44,7 +46,9 @@ def abort(connection: int) -> None:
     if not switch.exists():
         here = f"mount -t fusectl fusectl {CONNECTIONS} && echo 1 > {switch}"
         quiet = subprocess.DEVNULL
-        subprocess.run(["unshare", "-m", "sh", "-c", here], check=False, timeout=10, stderr=quiet)
+        subprocess.run(
+            ["unshare", "-m", "sh", "-c", here], check=False, timeout=PATIENCE, stderr=quiet
+        )
         return
     with contextlib.suppress(OSError):  # it ended meanwhile
         switch.write_text("1")
@@ -53,4 +57,4 @@ def abort(connection: int) -> None:
 def detach(mountpoint: Path) -> None:
     """Take the mount out of the tree of directories at once, if it is there."""
     if is_mounted(mountpoint):
-        subprocess.run(["umount", "-l", mountpoint], check=False, timeout=10)
+        subprocess.run(["umount", "-l", mountpoint], check=False, timeout=PATIENCE)

@@ -5,6 +5,9 @@
 Every page of FILE holds its letter, and is volatile. CLOCK is a file whose first eight bytes count
 the purges that have ended; one that began after a mapping was made may take nothing from it.
 
+SECONDS is for how long, if that is enough to have done something; a purger goes on until there is
+a file CLOCK.over.
+
 The SEED also says how long a racer sleeps when it waits, so that some sleep through many looks.
 
 A ``purger`` purges all, counts, and writes purged pages anew. A ``mapper`` maps pages private, also
@@ -30,9 +33,12 @@ from pathlib import Path
 from tests.support import fvrange
 from tests.support.files import content, letter
 from tests.support.fvrange import PAGE
+from tests.support.waiting import PATIENCE
 from vfs_volatile.client.mapped import mvrange
 
 VOLATILE, NONVOLATILE = 1, 0
+A_FEW = 20
+"""Rounds that are done in any case, on a machine that is slow."""
 _PAUSES = (0.0005, 0.005, 0.03)
 
 
@@ -46,12 +52,17 @@ class Clock:
     def __init__(self, path: str, pause: float) -> None:
         """``pause``: seconds between two looks at it."""
         self._pause = pause
+        self._over = Path(f"{path}.over")
         with Path(path).open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), 8)
 
     @property
     def now(self) -> int:
         return int.from_bytes(self._map[:8], "little")
+
+    @property
+    def is_over(self) -> bool:
+        return self._over.exists()
 
     def tick(self) -> None:
         self._map[:8] = (self.now + 1).to_bytes(8, "little")
@@ -84,7 +95,7 @@ def purge(path: str, deadline: float, seed: int, clock: Clock) -> None:
     fd = os.open(path, os.O_RDWR)
     count = os.fstat(fd).st_size // PAGE
     dice = random.Random(seed)
-    while time.monotonic() < deadline:
+    while not clock.is_over:
         fvrange.purge(fd)
         clock.tick()
         for page in range(count):
@@ -120,14 +131,16 @@ def map_private(path: str, deadline: float, seed: int, clock: Clock) -> None:
     count = os.fstat(fd).st_size // PAGE
     dice = random.Random(seed)
     stayed = 0
-    while time.monotonic() < deadline:
+    latest = deadline + PATIENCE / 2
+    while time.monotonic() < (deadline if stayed else latest):
+        until = deadline if stayed else latest
         first = dice.randrange(count - 4)
         memory = mmap.mmap(fd, 4 * PAGE, mmap.MAP_PRIVATE, offset=first * PAGE)
-        stayed += watch(memory, first, clock, deadline, 3)
+        stayed += watch(memory, first, clock, until, 3)
         if dice.random() < 0.3:
             child = os.fork()
             if child == 0:
-                _answer(partial(watch, memory, first, clock, deadline, 3))
+                _answer(partial(watch, memory, first, clock, until, 3))
             memory.close()
             _, status = os.waitpid(child, 0)
             if status:
@@ -147,13 +160,16 @@ def relay(path: str, deadline: float, seed: int, clock: Clock) -> None:
     if seed:
         mvrange(memory, len(memory), NONVOLATILE, fd=fd)
     os.close(fd)
-    clock.wait(2, deadline)
+    seconds = deadline - time.monotonic()
+    if not clock.wait(2, deadline + PATIENCE / 2):
+        raise LieError("no two purges have ended: nothing was tried")
+    deadline = time.monotonic() + seconds
     pipe = os.pipe()
     there = [page for page in range(len(memory) // PAGE) if found(memory, page, pipe) != "X"]
     if not there:
         raise LieError("no page was there at the start")
     generations = 0
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline or generations < A_FEW:
         if os.fork():
             os._exit(0)
         generations += 1
@@ -170,7 +186,7 @@ def vote(path: str, deadline: float, seed: int, clock: Clock) -> None:
     dice = random.Random(seed)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     lives = 0
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline or lives < A_FEW:
         first, mode = dice.randrange(count), dice.choice((VOLATILE, NONVOLATILE))
         forks, lives = dice.random() < 0.3, lives + 1
         child = os.fork()

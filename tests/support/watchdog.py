@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from tests.support.mountinfo import abort, detach, mounts_below
+from tests.support.waiting import PATIENCE
 
 DUMP_SECONDS = 0.3
 """Grace for a dump of stacks: nothing tells when it is written."""
@@ -72,7 +73,7 @@ class Watchdog:
         """Stop the clock of a mount; when it had run out, all evidence is there afterwards."""
         self._send(order="disarm", mountpoint=str(mountpoint))
         assert self._process.stdout is not None
-        ready, _, _ = select.select([self._process.stdout], [], [], 30)
+        ready, _, _ = select.select([self._process.stdout], [], [], PATIENCE)
         assert ready, "the watchdog is stuck"
         self._process.stdout.readline()
 
@@ -80,7 +81,7 @@ class Watchdog:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
-        self._process.wait(timeout=30)
+        self._process.wait(timeout=PATIENCE)
         self._process.stdout.close()
         faulthandler.unregister(STACKS_SIGNAL)
         self._stacks.close()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, eventually
 from vfs_volatile.cli import launch, main, mount, mount_checks
 from vfs_volatile.cli.mount_options import parse_mount_options
 from vfs_volatile.core.semantics import PRESETS, Semantics
@@ -358,11 +358,18 @@ def test_a_daemon_that_fails_is_quoted(
 def test_a_daemon_that_says_nothing_is_ended(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    fake_daemon(monkeypatch, tmp_path, f"echo $$ > {tmp_path}/pid; exec sleep 60")
+    note = tmp_path / "pid"
+    fake_daemon(monkeypatch, tmp_path, f"echo $$ > {note}; exec sleep {3 * PATIENCE}")
     monkeypatch.setattr(launch, "START_LIMIT", 0.3)
-    with pytest.raises(UserError, match="not ready within"):
-        launch.start_daemon(["mount"], str(tmp_path))
-    pid = int((tmp_path / "pid").read_text())
+
+    def is_given_up() -> bool:
+        """After it has begun, which may take longer than the limit."""
+        with pytest.raises(UserError, match="not ready within"):
+            launch.start_daemon(["mount"], str(tmp_path))
+        return note.exists() and note.read_text() != ""
+
+    assert eventually(is_given_up)
+    pid = int(note.read_text())
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import PATIENCE
 from vfs_volatile.native import build_shim
 
 LIBFUSE = r"""
@@ -103,13 +104,15 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["-shared", "-fPIC", "libfuse.c", "-o", str(library)],
         ["program.c", "-o", str(binary), "-rdynamic", str(library), "-ldl"],
     ):
-        subprocess.run(["gcc", *options, *command], check=True, timeout=60, cwd=directory)
+        subprocess.run(["gcc", *options, *command], check=True, timeout=PATIENCE, cwd=directory)
     return binary
 
 
 def served(program: Path, how: str) -> tuple[int, int]:
     """Requests handled in one turn, and how often the device was found empty or was asked."""
-    done = subprocess.run([program, how], capture_output=True, text=True, timeout=20, check=True)
+    done = subprocess.run(
+        [program, how], capture_output=True, text=True, timeout=PATIENCE, check=True
+    )
     handled, asked = map(int, done.stdout.split())
     return handled, asked
 

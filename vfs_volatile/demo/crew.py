@@ -19,7 +19,7 @@ from vfs_volatile.trial.mounting import TemporaryMount
 
 _TICK_SECONDS = 0.1
 _END_SECONDS = 5.0
-_GRACE_SECONDS = 1.0
+_GRACE_SECONDS = 5.0
 """A daemon that dies is missed by the workers before it has quite gone."""
 
 

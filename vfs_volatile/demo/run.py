@@ -27,7 +27,7 @@ LIMIT_SECONDS = 120.0
 """The run is stopped after so long."""
 _BUILD_SECONDS = 20.0
 _LOOKUP_SECONDS = 10.0
-_SETTLE_SECONDS = 5.0
+_SETTLE_SECONDS = 15.0
 """For the purger to reach the budget when everything is volatile."""
 
 _WORKERS = min(4, max(2, os.cpu_count() or 2))
