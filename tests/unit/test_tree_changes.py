@@ -209,6 +209,22 @@ def test_a_cookie_is_never_used_twice(tree: Names) -> None:
     assert tree.names(ROOT, place) == [b"b"]
 
 
+def test_a_reader_goes_on_where_it_was_though_most_entries_have_gone(tree: Names) -> None:
+    for number in range(1000):
+        tree.make(b"%d" % number)
+    place = tree.entries()[499][0]
+    for number in range(1000):
+        if number % 100 != 99:
+            tree.unlink(ROOT, b"%d" % number)
+            left = [
+                b"%d" % other for other in range(500, 1000) if other > number or other % 100 == 99
+            ]
+            assert number % 50 or tree.names(ROOT, place) == left
+    tree.make(b"new")
+    assert tree.names(ROOT, place) == [b"599", b"699", b"799", b"899", b"999", b"new"]
+    assert len(tree.names()) == 11
+
+
 def test_dot_and_dot_dot_come_first(tree: Names) -> None:
     below = tree.make(b"dir", DIR)
     inner = tree.make(b"inner", FILE, below.number)

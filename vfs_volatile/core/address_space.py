@@ -246,7 +246,8 @@ class AddressSpace(Content):
             self.volatility.truncate(0)
             self.store.close()
             return
-        self.truncate(0)
+        if self._size or self.resident or self._votes:  # else there is nothing to give back
+            self.truncate(0)
         self.store.close()
 
     def check(self) -> None:

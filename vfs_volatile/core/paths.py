@@ -20,6 +20,13 @@ class Path(NamedTuple):
         return "passthrough" if self.direct else "cached"
 
 
+_DIRECT = Path(direct=True, why="purged pages read as zeros")
+_MARK_SAYS_ERROR = Path(direct=False, why="touching a purged page is an error, as a mark says")
+_MOUNT_SAYS_ERROR = Path(direct=False, why="touching a purged page is an error, as the mount says")
+_WAS_OPEN = Path(direct=False, why="it was open when it was marked zero")
+_HELD_DATA = Path(direct=False, why="it held data before it was marked zero; copy it to a new one")
+
+
 def choose_path(space: AddressSpace, *, why_not: str, opens: int) -> Path:
     """The fastest path that honours what touching a purged page of the file shall do.
 
@@ -27,19 +34,17 @@ def choose_path(space: AddressSpace, *, why_not: str, opens: int) -> Path:
     whose purged pages all read as zeros. ``why_not``: why no file of this mount can take it, or
     nothing. A file that has taken it stays on it: marks that ask for errors are refused then.
     """
-    ranges = space.volatility.ranges
     if space.direct is not None:
-        return Path(direct=True, why="purged pages read as zeros")
-    if not space.volatility.reads_zero_throughout():
-        return Path(direct=False, why="touching a purged page is an error, as a mark says")
-    if not ranges and not space.memory.zero_by_default:
-        return Path(direct=False, why="touching a purged page is an error, as the mount says")
+        return _DIRECT
+    if not space.volatility.ranges:
+        if not space.memory.zero_by_default:
+            return _MOUNT_SAYS_ERROR
+    elif not space.volatility.reads_zero_throughout():
+        return _MARK_SAYS_ERROR
     if why_not:
         return Path(direct=False, why=why_not)
     if opens:
-        return Path(direct=False, why="it was open when it was marked zero")
+        return _WAS_OPEN
     if space.resident or space.volatility.drains:
-        return Path(
-            direct=False, why="it held data before it was marked zero; copy it to a new one"
-        )
-    return Path(direct=True, why="purged pages read as zeros")
+        return _HELD_DATA
+    return _DIRECT

@@ -71,7 +71,8 @@ class Residency:
     def go_direct(self, store: DirectStore) -> None:
         """Keep the file in ``store``, which is empty, and let processes reach it; for good."""
         assert not self.resident
-        store.truncate(self._size)
+        if self._size:
+            store.truncate(self._size)
         self.store.close()
         self.store = self.direct = store
         self.volatility.go_direct()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import time
+from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
-
-from sortedcontainers import SortedDict
 
 from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.processes.openers import Openers
@@ -24,6 +23,8 @@ _DIRECTORY_BASE_BYTES = 40
 _DIRECTORY_ENTRY_BYTES = 20
 FIRST_COOKIE = 3
 """Cookies 1 and 2 stand for ``.`` and ``..``."""
+_FEW_COOKIES = 64
+"""So many of removed entries may stay for no reason."""
 
 
 class Dentry(NamedTuple):
@@ -36,16 +37,18 @@ class Dentry(NamedTuple):
 class Directory:
     """The entries of a directory, by name and in an order that a reader can resume."""
 
-    __slots__ = ("_by_cookie", "_by_name", "_cookies", "inode", "parent")
+    __slots__ = ("_by_cookie", "_by_name", "_cookies", "_newest", "inode", "parent")
 
     def __init__(self, inode: Inode, parent: Inode | None) -> None:
         self.inode = inode
         self.parent = parent
         """None for the root, and for a directory that was removed."""
-        # INVARIANT: the same entries in both; a cookie is never used twice.
+        # INVARIANT: the same entries in the first two; their cookies, in the third, are never used
+        # twice and grow, so that nothing needs to be sorted. It may hold those of removed ones too.
         self._by_name: dict[bytes, tuple[int, Inode]] = {}
-        self._by_cookie: SortedDict[int, bytes] = SortedDict()
-        self._cookies = count(FIRST_COOKIE)
+        self._by_cookie: dict[int, bytes] = {}
+        self._cookies: list[int] = []
+        self._newest = count(FIRST_COOKIE)
 
     def __len__(self) -> int:
         return len(self._by_name)
@@ -56,9 +59,10 @@ class Directory:
 
     def add(self, name: bytes, inode: Inode) -> None:
         """Add an entry under a name that is free."""
-        cookie = next(self._cookies)
+        cookie = next(self._newest)
         self._by_name[name] = (cookie, inode)
         self._by_cookie[cookie] = name
+        self._cookies.append(cookie)
         inode.named(Dentry(self, name))
 
     def replace(self, name: bytes, inode: Inode) -> None:
@@ -71,6 +75,8 @@ class Directory:
     def remove(self, name: bytes) -> None:
         cookie, inode = self._by_name.pop(name)
         del self._by_cookie[cookie]
+        if len(self._cookies) > 2 * len(self._by_cookie) + _FEW_COOKIES:
+            self._cookies = list(self._by_cookie)
         inode.unnamed(Dentry(self, name))
 
     def after(self, cookie: int) -> Iterator[tuple[int, bytes, Inode]]:
@@ -78,9 +84,11 @@ class Directory:
         for at, name, inode in ((1, b".", self.inode), (2, b"..", self.parent or self.inode)):
             if cookie < at:
                 yield at, name, inode
-        for at in self._by_cookie.irange(max(cookie + 1, FIRST_COOKIE)):
-            name = self._by_cookie[at]
-            yield at, name, self._by_name[name][1]
+        for place in range(bisect_right(self._cookies, cookie), len(self._cookies)):
+            at = self._cookies[place]
+            entry = self._by_cookie.get(at)
+            if entry is not None:
+                yield at, entry, self._by_name[entry][1]
 
 
 class Inode:
@@ -201,16 +209,20 @@ class Inode:
         """Nobody has it open or mapped."""
         self.openers = None
 
-    def pull_times(self) -> None:
-        """Take over the times that processes have changed without us."""
+    def pull_times(self) -> os.stat_result | None:
+        """Take over the times that processes have changed without us.
+
+        What its file says of all else, if processes reach that without us.
+        """
         if self.file is None:
-            return
+            return None
         found = self.file.stat()
         self.atime_ns = found.st_atime_ns
         if found.st_mtime_ns != self.mtime_ns:
             self.mtime_ns = found.st_mtime_ns
             # The kernel's clock for files may be a tick behind ours; a change must show.
             self.ctime_ns = max(self.ctime_ns + 1, found.st_mtime_ns)
+        return found
 
     def push_times(self) -> None:
         """Let processes that change the times without us start from ours."""
