@@ -107,8 +107,10 @@ class DirectFiles:
         if backing is None:
             backing = self._give_to_kernel(inode)
         self._closed.pop(inode.number, None)
-        if self._live.setdefault(inode.number, inode) is inode and not new:
-            self._forget_attributes(inode.number)
+        if inode.number not in self._live:
+            self._live[inode.number] = inode
+            if not new:  # from now on they change without us, and none is trusted any more
+                self._forget_attributes(inode.number)
         self._stir()
         return backing
 

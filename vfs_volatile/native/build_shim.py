@@ -33,11 +33,11 @@ ffi.cdef(
 
     int shim_reply_extent(fuse_req_t req, int fd, int64_t offset, size_t size);
     int shim_reply_open(fuse_req_t req, uint64_t fh, int backing_id);
-    int shim_reply_entry(fuse_req_t req, const char *attributes, unsigned name_timeout,
-                         unsigned timeout);
+    int shim_reply_entry(fuse_req_t req, const char *attributes, unsigned timeout,
+                         unsigned name_timeout);
     int shim_reply_attributes(fuse_req_t req, const char *attributes, unsigned timeout);
-    int shim_reply_created(fuse_req_t req, const char *attributes, unsigned name_timeout,
-                           unsigned timeout, uint64_t fh, int backing_id);
+    int shim_reply_created(fuse_req_t req, const char *attributes, unsigned timeout,
+                           unsigned name_timeout, uint64_t fh, int backing_id);
     void shim_want_passthrough(void);
     int shim_has_passthrough(void);
     int shim_backing_open(int fd);

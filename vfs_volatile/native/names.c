@@ -104,8 +104,9 @@ static void amend_names(struct fuse_lowlevel_ops *ops)
 }
 
 /* Answers. attributes: a struct fuse_attr; timeouts are in seconds. */
+_Static_assert(sizeof(struct fuse_attr) == 88, "native/names.py packs it so");
 
-static struct fuse_entry_out entry(const char *attributes, unsigned name_timeout, unsigned timeout)
+static struct fuse_entry_out entry(const char *attributes, unsigned timeout, unsigned name_timeout)
 {
 	struct fuse_entry_out out = { .entry_valid = name_timeout, .attr_valid = timeout };
 
@@ -115,10 +116,10 @@ static struct fuse_entry_out entry(const char *attributes, unsigned name_timeout
 }
 
 /* Answer LOOKUP; the kernel may remember that a name means nothing, inode 0, too. */
-static int shim_reply_entry(fuse_req_t req, const char *attributes, unsigned name_timeout,
-			    unsigned timeout)
+static int shim_reply_entry(fuse_req_t req, const char *attributes, unsigned timeout,
+			    unsigned name_timeout)
 {
-	struct fuse_entry_out out = entry(attributes, name_timeout, timeout);
+	struct fuse_entry_out out = entry(attributes, timeout, name_timeout);
 
 	return fuse_reply_buf(req, (const char *)&out, sizeof out);
 }
@@ -149,13 +150,13 @@ static int shim_reply_open(fuse_req_t req, uint64_t fh, int backing_id)
 }
 
 /* Answer CREATE or TMPFILE with a new file, opened as fh. */
-static int shim_reply_created(fuse_req_t req, const char *attributes, unsigned name_timeout,
-			      unsigned timeout, uint64_t fh, int backing_id)
+static int shim_reply_created(fuse_req_t req, const char *attributes, unsigned timeout,
+			      unsigned name_timeout, uint64_t fh, int backing_id)
 {
 	struct {
 		struct fuse_entry_out entry;
 		struct shim_open_out file;
-	} out = { entry(attributes, name_timeout, timeout), opened(fh, backing_id) };
+	} out = { entry(attributes, timeout, name_timeout), opened(fh, backing_id) };
 
 	return fuse_reply_buf(req, (const char *)&out, sizeof out);
 }

@@ -9,7 +9,6 @@ from vfs_volatile.native import answering
 from vfs_volatile.native.answering import (
     NAME_SECONDS,
     Attributes,
-    Opened,
     answer_later,
     caller_of,
     errno_of,
@@ -22,36 +21,38 @@ _ATTRIBUTES = struct.Struct("=3Q3q10I")
 _SECOND = 10**9
 
 
-def _packed(told: Attributes) -> bytes:
-    atime_ns, mtime_ns, ctime_ns = told.atime_ns, told.mtime_ns, told.ctime_ns
-    return _ATTRIBUTES.pack(
-        told.ino,
-        told.size,
-        told.blocks,
+def _told(inode: Attributes) -> tuple[bytes, int]:
+    """What answers say: struct fuse_attr, and for how many seconds the kernel may trust it."""
+    atime_ns, mtime_ns, ctime_ns = inode.atime_ns, inode.mtime_ns, inode.ctime_ns
+    packed = _ATTRIBUTES.pack(
+        inode.ino,
+        inode.size,
+        inode.blocks,
         atime_ns // _SECOND,
         mtime_ns // _SECOND,
         ctime_ns // _SECOND,
         atime_ns % _SECOND,
         mtime_ns % _SECOND,
         ctime_ns % _SECOND,
-        told.mode,
-        told.nlink,
-        told.uid,
-        told.gid,
-        told.rdev,
+        inode.mode,
+        inode.nlink,
+        inode.uid,
+        inode.gid,
+        inode.rdev,
         PAGE_SIZE,
         0,
     )
+    return packed, inode.timeout
 
 
 @ffi.def_extern()  # type: ignore[untyped-decorator]
 def shim_on_lookup(req: Any, parent: int, name: Any) -> None:
     try:
-        told = answering.handlers.lookup(parent, ffi.string(name))
+        told = _told(answering.handlers.lookup(parent, ffi.string(name)))
     except Exception as error:
         lib.fuse_reply_err(req, errno_of(error))
     else:
-        lib.shim_reply_entry(req, _packed(told), NAME_SECONDS, told.timeout)
+        lib.shim_reply_entry(req, *told, NAME_SECONDS)
 
 
 @ffi.def_extern()  # type: ignore[untyped-decorator]
@@ -65,11 +66,11 @@ def shim_on_forget(ino: int, lookups: int) -> None:
 @ffi.def_extern()  # type: ignore[untyped-decorator]
 def shim_on_getattr(req: Any, ino: int) -> None:
     try:
-        told = answering.handlers.getattr(ino)
+        told = _told(answering.handlers.getattr(ino))
     except Exception as error:
         lib.fuse_reply_err(req, errno_of(error))
     else:
-        lib.shim_reply_attributes(req, _packed(told), told.timeout)
+        lib.shim_reply_attributes(req, *told)
 
 
 @ffi.def_extern()  # type: ignore[untyped-decorator]
@@ -95,23 +96,25 @@ def shim_on_open(req: Any, ino: int, flags: int) -> None:
 @ffi.def_extern()  # type: ignore[untyped-decorator]
 def shim_on_create(req: Any, parent: int, name: Any, mode: int, flags: int) -> None:
     try:
-        told, opened = answering.handlers.create(
+        made, opened = answering.handlers.create(
             parent, ffi.string(name), mode, flags, caller_of(req)
         )
+        told = _told(made)
     except Exception as error:
         lib.fuse_reply_err(req, errno_of(error))
     else:
-        _reply_created(req, told, opened)
+        lib.shim_reply_created(req, *told, NAME_SECONDS, *opened)
 
 
 @ffi.def_extern()  # type: ignore[untyped-decorator]
 def shim_on_tmpfile(req: Any, parent: int, mode: int, flags: int) -> None:
     try:
-        told, opened = answering.handlers.tmpfile(parent, mode, flags, caller_of(req))
+        made, opened = answering.handlers.tmpfile(parent, mode, flags, caller_of(req))
+        told = _told(made)
     except Exception as error:
         lib.fuse_reply_err(req, errno_of(error))
     else:
-        _reply_created(req, told, opened)
+        lib.shim_reply_created(req, *told, NAME_SECONDS, *opened)
 
 
 @ffi.def_extern()  # type: ignore[untyped-decorator]
@@ -125,7 +128,3 @@ def shim_on_release(req: Any, fh: int) -> None:
         lib.fuse_reply_err(req, 0)
     else:
         answer_later("release", req, lambda: later, lambda _: lib.fuse_reply_err(req, 0))
-
-
-def _reply_created(req: Any, told: Attributes, opened: Opened) -> None:
-    lib.shim_reply_created(req, _packed(told), NAME_SECONDS, told.timeout, *opened)
