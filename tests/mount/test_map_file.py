@@ -93,6 +93,10 @@ def mapper(program: Path) -> Iterator[MapperFactory]:
         one.end()
 
 
+def _held_pages(file: VFile) -> int:
+    return os.fstat(file.fd).st_blocks * 512 // PAGE
+
+
 @pytest.fixture
 def direct(mount: MountFactory) -> Mount:
     return mount(access="zero", **{"allow-other": ""})
@@ -152,6 +156,41 @@ def test_holes_are_zeros_also_those_that_are_punched_while_it_is_mapped(
     file.purge(*pages(0, 2))
     fallocate(file.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, *pages(0))
     assert mapped("look") == "0X0d"
+
+
+def test_what_nobody_touched_is_purged_and_reported(direct: Mount, mapper: MapperFactory) -> None:
+    file = direct.open("file")
+    os.ftruncate(file.fd, 4 * PAGE)
+    mapped = mapper(file)
+    assert _held_pages(file) == 4, "given"
+    file.mark()
+    file.purge(*pages(1, 2))
+    assert _held_pages(file) == 2
+    assert file.purged_pages() == [1, 2]
+    assert mapped("look") == mapped("child") == "0XX0"
+    assert file.unmark() == 2 * PAGE
+    assert mapped("look") == "0000"
+
+
+@pytest.mark.parametrize("touched", [False, True])
+def test_what_the_program_removes_itself_is_an_alarm_and_no_purge(
+    direct: Mount, mapper: MapperFactory, touched: bool
+) -> None:
+    file = direct.open("file")
+    os.ftruncate(file.fd, 3 * PAGE)
+    mapped = mapper(file)
+    if touched:
+        assert mapped("store 1 z") == "ok"
+    assert mapped("remove 1") == "ok"
+    file.mark()
+    assert mapped("look") == "0X0"
+    file.purge(*pages(1, 2))
+    assert mapped("look") == "0XX"
+    assert file.purged_pages() == [2]
+    os.pwrite(file.fd, b"n" * PAGE, PAGE)
+    assert mapped("look") == "0nX"
+    assert file.unmark() == PAGE
+    assert mapped("look") == "0n0"
 
 
 def test_what_was_purged_before_it_was_mapped(direct: Mount, mapper: MapperFactory) -> None:

@@ -7,6 +7,7 @@ reported, however often it was stored since*, and *what no purge took is never l
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -48,6 +49,10 @@ class Machine(RuleBasedStateMachine):
         """What the mount counts, all files together."""
         raise NotImplementedError
 
+    def load(self, number: int) -> None:
+        """Load from a page, through a mapping."""
+        raise NotImplementedError
+
     @initialize(budget=st.integers(0, 4), keeps=st.booleans(), size=st.integers(0, MAX_PAGES))
     def mount(self, budget: int, keeps: bool, size: int) -> None:
         self.tag = 0
@@ -80,8 +85,7 @@ class Machine(RuleBasedStateMachine):
     def load_unseen(self, number: int) -> None:
         """A load through a mapping fills a hole with zeros."""
         if number < pages_for(self.size):
-            if not self.pages[number].held:
-                self.store.allocate(PageSpan(number, number + 1))
+            self.load(number)
             self.pages[number].held = True
 
     @rule(number=st.integers(0, MAX_PAGES))
@@ -276,6 +280,11 @@ class OnFakeStore(Machine):
         assert isinstance(self.store, FakeDirectStore)
         return len(self.store.pages)
 
+    def load(self, number: int) -> None:
+        assert isinstance(self.store, FakeDirectStore)
+        if number not in self.store.pages:
+            self.store.allocate(PageSpan(number, number + 1))
+
 
 class OnTmpfs(Machine):
     def make_store(self) -> DetachedFile:
@@ -284,6 +293,11 @@ class OnTmpfs(Machine):
 
     def held_pages(self) -> int:
         return self.tmpfs.held_pages()
+
+    def load(self, number: int) -> None:
+        assert isinstance(self.store, DetachedFile)
+        with mmap.mmap(self.store.fileno(), self.store.size(), access=mmap.ACCESS_READ) as mapped:
+            assert mapped[number * PAGE_SIZE] == self.pages[number].data[0]
 
     def teardown(self) -> None:
         if hasattr(self, "tmpfs"):

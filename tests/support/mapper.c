@@ -5,7 +5,8 @@
  *
  * FD is an open file of a mount. Commands on stdin, one answer a line on stdout: "look" (a letter a
  * page: what it holds, 0 for zeros, X for SIGBUS at the exact address), "child" (the same, by a
- * child of fork), "store PAGE LETTER" (ok or X). Fails with the errno's name in words.
+ * child of fork), "store PAGE LETTER" (ok or X), "remove PAGE" (madvise MADV_REMOVE: ok). Fails with
+ * the errno's name in words.
  */
 #define _GNU_SOURCE
 #include "fvrange_map.h"
@@ -82,6 +83,9 @@ int main(int count, char **arguments)
 			waitpid(child, NULL, 0);
 		} else if (sscanf(line, "store %zu %c", &page, &letter) == 2) {
 			puts(touch(data + page * PAGE + 7, letter) == letter ? "ok" : "X");
+			fflush(stdout);
+		} else if (sscanf(line, "remove %zu", &page) == 1) {
+			puts(madvise(data + page * PAGE, PAGE, MADV_REMOVE) == 0 ? "ok" : "failed");
 			fflush(stdout);
 		}
 	}

@@ -94,15 +94,12 @@ class FakeDirectStore(FakeStore):
     def size(self) -> int:
         return self.length
 
+    def held_in(self, span: PageSpan) -> int:
+        return sum(span.first <= page < span.end for page in self.pages)
+
     def next_data(self, page: int) -> int | None:
         below = -(-self.length // PAGE_SIZE)
         return min((at for at in self.pages if page <= at < below), default=None)
-
-    def next_hole(self, page: int) -> int:
-        below = -(-self.length // PAGE_SIZE)
-        while page in self.pages and page < below:
-            page += 1
-        return page
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
         super().write(offset, data)

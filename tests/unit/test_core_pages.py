@@ -9,15 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyroaring import BitMap
 
+from tests.support.stores import FakeDirectStore
 from vfs_volatile.core.pages import (
     LAST_PAGE,
     PageSpan,
     count,
+    first_held,
+    held_end,
     next_page,
     page_set,
     pages_covered,
     pages_touched,
+    present,
     run_end,
+    run_first,
     runs,
 )
 from vfs_volatile.units import PAGE_SIZE
@@ -54,6 +59,28 @@ def test_run_end_of_runs_of_any_length(length: int) -> None:
     pages = page_set(PageSpan(7, 7 + length))
     assert run_end(pages, 7) == 7 + length
     assert run_end(pages, 7 + length - 1) == 7 + length
+
+
+@given(sets)
+def test_run_first_is_where_the_run_of_a_page_starts(numbers: set[int]) -> None:
+    for last in numbers:
+        first = last
+        while first - 1 in numbers:
+            first -= 1
+        assert run_first(BitMap(numbers), last) == first
+
+
+@given(st.sets(st.integers(0, 40)), st.integers(0, 40), st.integers(0, 40))
+def test_what_a_store_holds_is_found_by_counting(held: set[int], first: int, length: int) -> None:
+    store = FakeDirectStore()
+    for page in held:
+        store.allocate(PageSpan(page, page + 1))
+    span = PageSpan(first, first + length)
+    inside = sorted(held & set(range(*span)))
+    outside = sorted(set(range(*span)) - held)
+    assert [page for run in present(store, span) for page in range(*run)] == inside
+    assert first_held(store, span) == (inside or [span.end])[0]
+    assert held_end(store, span) == (outside or [span.end])[0]
 
 
 @given(sets, st.integers(0, 20))

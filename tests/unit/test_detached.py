@@ -15,6 +15,9 @@ from vfs_volatile.units import PAGE_SIZE
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes a tmpfs")
 
+_REMOVE = 9
+"""MADV_REMOVE, which Python does not name: punch a hole through a mapping."""
+
 
 @pytest.fixture
 def tmpfs() -> Iterator[DetachedTmpfs]:
@@ -52,15 +55,41 @@ def test_whether_it_is_in_use(tmpfs: DetachedTmpfs) -> None:
     assert not file.in_use()
 
 
-def test_allocated_pages_are_data_and_what_was_there_stays(tmpfs: DetachedTmpfs) -> None:
+def test_allocated_pages_are_held_and_what_was_there_stays(tmpfs: DetachedTmpfs) -> None:
     file = tmpfs.make_file(1)
     file.truncate(4 * PAGE_SIZE - 5)
     file.write(PAGE_SIZE, b"x" * PAGE_SIZE)
     file.allocate(PageSpan(0, 6))
-    assert list(present(file, PageSpan(0, 9))) == [PageSpan(0, 4)]
-    assert file.held() == 6, "also beyond the end of file"
+    assert list(present(file, PageSpan(0, 9))) == [PageSpan(0, 6)], "also beyond the end of file"
+    assert file.held() == 6
     assert file.size() == 4 * PAGE_SIZE - 5
     assert file.read(PAGE_SIZE, PAGE_SIZE) == b"x" * PAGE_SIZE
+
+
+def test_nobody_touches_what_is_allocated(tmpfs: DetachedTmpfs) -> None:
+    file = tmpfs.make_file(1)
+    file.truncate(6 * PAGE_SIZE)
+    file.allocate(PageSpan(0, 5))
+    assert file.next_data(0) is None
+    mapped = mmap.mmap(file.fileno(), 6 * PAGE_SIZE)
+    assert mapped[2 * PAGE_SIZE] == 0
+    assert file.next_data(0) == 2
+    mapped.madvise(_REMOVE, PAGE_SIZE, PAGE_SIZE)
+    mapped.close()
+    assert list(present(file, PageSpan(0, 6))) == [PageSpan(0, 1), PageSpan(2, 5)]
+    assert list(present(file, PageSpan(1, 4))) == [PageSpan(2, 4)]
+    assert not list(present(file, PageSpan(5, 6)))
+    assert not list(present(file, PageSpan(3, 3)))
+
+
+def test_a_failed_allocation_leaves_nothing_and_takes_nothing(tmpfs: DetachedTmpfs) -> None:
+    file = tmpfs.make_file(1)
+    file.truncate(12 * PAGE_SIZE)
+    file.allocate(PageSpan(0, 2))
+    file.write(4 * PAGE_SIZE, b"x")
+    with pytest.raises(OSError, match="No space"):
+        file.allocate(PageSpan(2, 12))
+    assert list(present(file, PageSpan(0, 12))) == [PageSpan(0, 2), PageSpan(4, 5)]
 
 
 def test_dropping_is_no_change_of_times(tmpfs: DetachedTmpfs) -> None:

@@ -17,6 +17,8 @@ from vfs_volatile.core.pages import (
     MAX_BYTES,
     Extent,
     PageSpan,
+    first_held,
+    held_end,
     next_page,
     page_set,
     pages_covered,
@@ -290,20 +292,20 @@ class Content(Residency):
         """The first page from ``page`` on that is resident and not purged."""
         if self.direct is None:
             return next_page(self.resident - self.volatility.purged, page)
-        found = self.direct.next_data(page)
-        while found is not None and found in self.volatility.purged:
-            found = self.direct.next_data(run_end(self.volatility.purged, found))
-        return found
+        end = pages_for(self.size)
+        found = first_held(self.direct, PageSpan(page, end))
+        while found in self.volatility.purged:
+            after = run_end(self.volatility.purged, found)
+            found = first_held(self.direct, PageSpan(min(after, end), end))
+        return found if found < end else None
 
     def _next_hole(self, page: int) -> int:
         """The first page from ``page`` on that is not resident, or purged."""
         if self.direct is None:
             return run_end(self.resident - self.volatility.purged, page)
-        if page in self.volatility.purged or self.direct.next_data(page) != page:
-            return page
         purged = next_page(self.volatility.purged, page)
-        end = self.direct.next_hole(page)
-        return end if purged is None else min(end, purged)
+        end = pages_for(self.size) if purged is None else purged
+        return held_end(self.direct, PageSpan(page, end))
 
     def _discard_stale(self, touched: PageSpan) -> BitMap:
         """The pages whose write-back must be discarded; those that drain become purged."""

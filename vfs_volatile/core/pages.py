@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 from pyroaring import BitMap
@@ -83,11 +83,11 @@ class DirectStore(PageStore, Protocol):
     def held(self) -> int:
         """Pages that the file holds in memory."""
 
-    def next_data(self, page: int) -> int | None:
-        """The first page from ``page`` on that holds memory, below the end of file."""
+    def held_in(self, span: PageSpan) -> int:
+        """How many pages of ``span``, which is not empty, hold memory: touched, or allocated."""
 
-    def next_hole(self, page: int) -> int:
-        """The first page from ``page`` on, which holds memory, that holds none."""
+    def next_data(self, page: int) -> int | None:
+        """The first page from ``page`` on that was touched, below the end of file."""
 
 
 def pages_touched(start: int, end: int) -> PageSpan:
@@ -144,32 +144,13 @@ def last_page(pages: BitMap, page: int) -> int | None:
 
 def run_end(pages: BitMap, first: int) -> int:
     """The end of the run of consecutive ``pages`` that starts at ``first``; O(log run)."""
-    step = 1
-    while first + step < LAST_PAGE and pages.contains_range(first, first + step):
-        step *= 2
-    inside, beyond = first, min(first + step, LAST_PAGE) + 1
-    while beyond - inside > 1:
-        middle = (inside + beyond) // 2
-        if pages.contains_range(first, middle):
-            inside = middle
-        else:
-            beyond = middle
-    return inside
+    return _reach(pages.contains_range, first, LAST_PAGE)
 
 
 def run_first(pages: BitMap, last: int) -> int:
     """The start of the run of consecutive ``pages`` that ends with ``last``, one of them."""
-    step = 1
-    while step <= last and pages.contains_range(last - step, last):
-        step *= 2
-    inside, beyond = last, max(last - step, -1)
-    while inside - beyond > 1:
-        middle = (inside + beyond) // 2
-        if pages.contains_range(middle, last):
-            inside = middle
-        else:
-            beyond = middle
-    return inside
+    end = last + 1
+    return end - _reach(lambda a, b: pages.contains_range(end - b, end - a), 0, end)
 
 
 def runs(pages: BitMap) -> Iterator[PageSpan]:
@@ -183,8 +164,41 @@ def runs(pages: BitMap) -> Iterator[PageSpan]:
 
 def present(store: DirectStore, span: PageSpan) -> Iterator[PageSpan]:
     """The runs of pages of ``span`` that hold memory at this moment, in order."""
-    page: int | None = span.first
-    while page is not None and (page := store.next_data(page)) is not None and page < span.end:
-        end = min(store.next_hole(page), span.end)
+    if not span:
+        return
+    left = store.held_in(span)
+    if left == span.end - span.first:
+        yield span
+        return
+    page = span.first
+    while left > 0 and (page := first_held(store, PageSpan(page, span.end))) < span.end:
+        end = held_end(store, PageSpan(page, span.end))
         yield PageSpan(page, end)
+        left -= end - page
         page = end
+
+
+def first_held(store: DirectStore, span: PageSpan) -> int:
+    """The first page of ``span`` that holds memory; its end if none does."""
+    return _reach(lambda first, end: not store.held_in(PageSpan(first, end)), *span)
+
+
+def held_end(store: DirectStore, span: PageSpan) -> int:
+    """The first page of ``span`` that holds none; its end if all do."""
+    return _reach(lambda a, b: store.held_in(PageSpan(a, b)) == b - a, *span)
+
+
+def _reach(holds: Callable[[int, int], bool], first: int, end: int) -> int:
+    """Up to which page, at most ``end``, something is true of all pages from ``first`` on.
+
+    ``holds``: is it true of all pages ``[a, b)``? It is asked of no page more than three times or
+    so, and of none much further on than the answer is.
+    """
+    step = 1
+    while first < end and holds(first, upto := min(first + step, end)):
+        first, step = upto, 2 * step
+    while step > 1:  # it ends within so many pages
+        step //= 2
+        if first + step <= end and holds(first, first + step):
+            first += step
+    return first
