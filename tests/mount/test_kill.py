@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.errnos import errno_of
 from tests.support.mount import ROOT, Mount, MountFactory, run
-from tests.support.mountinfo import is_mounted
+from tests.support.mountinfo import connection_of, is_mounted
 from tests.support.waiting import PATIENCE, eventually
 
 MIB = 1 << 20
@@ -43,6 +43,18 @@ STEPS = {
     "write-back": "fvrange.unmark(fd); memory.flush()",
     "seek": "os.lseek(fd, 0, os.SEEK_DATA)",
 }
+
+
+LINGERING = """
+import ctypes, os, pathlib, sys, threading
+from vfs_volatile.daemon.guardian import start_guardian
+start_guardian(int(sys.argv[1]))
+threading.Thread(target=ctypes.CDLL(None).pause).start()
+print(pathlib.Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text(), flush=True)
+sys.stdin.readline()
+ctypes.PyDLL(None).syscall({"x86_64": 60}.get(os.uname().machine, 93), 0)  # exit of a thread
+"""
+"""The main thread of this process ends, and the process does not."""
 
 
 def client(mounted: Mount, step: str) -> subprocess.Popen[str]:
@@ -134,3 +146,24 @@ def test_the_guardian_holds_nothing_of_the_daemon(mount: MountFactory) -> None:
     assert eventually(
         lambda: [os.readlink(entry) for entry in files.iterdir()] == ["anon_inode:[pidfd]"]
     )
+
+
+def test_the_guardian_leaves_a_mount_alone_that_has_the_number_now(mount: MountFactory) -> None:
+    """A daemon that has let go of its own and takes long to end is no reason to abort another's."""
+    mounted = mount()
+    connection = connection_of(mounted.path)
+    with subprocess.Popen(
+        [sys.executable, "-c", LINGERING, str(connection)],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as lingering:  # fmt: skip
+        try:
+            assert lingering.stdout is not None
+            assert lingering.stdin is not None
+            guardian = Path(f"/proc/{lingering.stdout.readline().strip()}")
+            assert eventually(lambda: "sigtimedwait" in (guardian / "wchan").read_text())
+            print(file=lingering.stdin, flush=True)
+            ended = guardian / "status"
+            assert eventually(lambda: "zombie" in ended.read_text()), "nobody waits for it"
+        finally:
+            lingering.kill()
+    assert os.listdir(mounted.path) == []

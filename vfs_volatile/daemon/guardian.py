@@ -53,8 +53,21 @@ def _guard(daemon: int, connection: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _PARENT_ENDED)
     if os.getppid() == daemon:
         signal.sigwait({_PARENT_ENDED})
-    if not select.select([process], [], [], _END_SECONDS)[0]:
+    # One that only takes long to end has let go: the number may be another mount's by now.
+    if not select.select([process], [], [], _END_SECONDS)[0] and _holds_device(daemon):
         abort(connection)
+
+
+def _holds_device(pid: int) -> bool:
+    """Does a thread of process ``pid``, which is ending, still have /dev/fuse open?"""
+    found = False
+    with contextlib.suppress(OSError):  # it ends meanwhile
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            files = f"/proc/{pid}/task/{thread}/fd"
+            with contextlib.suppress(OSError):
+                links = [os.readlink(f"{files}/{name}") for name in os.listdir(files)]
+                found = found or any(link.endswith("/fuse") for link in links)
+    return found
 
 
 def abort(connection: int) -> None:
