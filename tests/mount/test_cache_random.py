@@ -6,7 +6,6 @@ import contextlib
 import os
 from collections.abc import Hashable
 
-import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -19,7 +18,7 @@ from hypothesis.stateful import (
 
 from tests.support import fvrange
 from tests.support.fvrange import PAGE, SIGBUS, ZERO
-from tests.support.mount import Mount
+from tests.support.mount import LONG_DEADLINE, Mount
 from vfs_volatile import VolatileCache
 from vfs_volatile.client.cache.layout import HEAD_BYTES
 
@@ -154,9 +153,8 @@ class CacheMachine(RuleBasedStateMachine):
                 self.expect(key, self.caches[0].get(key, MISS))
 
 
-@pytest.mark.timeout(90)
 def test_a_random_life(fs: Mount) -> None:
-    fs.rearm(80)
+    fs.rearm(LONG_DEADLINE)
     CacheMachine.directory = str(fs.path)
     run_state_machine_as_test(
         CacheMachine,

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.support import sanitized
 from tests.support.files import VFile, fallocate
 from tests.support.fvrange import PAGE
-from tests.support.mount import ROOT, Mount
+from tests.support.mount import LONG_DEADLINE, REST, ROOT, Mount
 from tests.support.waiting import PATIENCE
 from tests.support.watchdog import Watchdog
 from vfs_volatile.abi.ioctls import FVRANGE_IOC_MVRANGE, FVRANGE_IOC_NEXT, FVRANGE_IOC_VEC
@@ -67,17 +67,19 @@ def mounted(
         patch.setenv(sanitized.SHIM, str(library))
         work = tmp_path_factory.mktemp("mount")
         # Without a limit of memory: that of the sanitizer takes 16 TiB of addresses.
-        made = Mount(work, watchdog, probe, 120.0, "tests.support.sanitized", None)
+        made = Mount(work, watchdog, probe, LONG_DEADLINE, "tests.support.sanitized", None)
     yield made
     made.end()  # raises if the daemon has said anything
 
 
 @pytest.fixture
 def file(mounted: Mount) -> Iterator[VFile]:
+    mounted.rearm(LONG_DEADLINE)
     made = mounted.file("file", 4)
     yield made
     made.close()
     os.unlink(made.path)
+    mounted.rearm(REST)
     assert mounted.process.poll() is None
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.errnos import errno_of
 from tests.support.fvrange import PAGE
-from tests.support.mount import Mount, MountFactory
+from tests.support.mount import LONG_DEADLINE, Mount, MountFactory
 from tests.support.waiting import eventually
 from vfs_volatile.abi.ioctls import FVRANGE_IOC_VEC, VEC_MAX, VRANGE_VOLATILE, FvrangeVec
 
@@ -24,7 +24,7 @@ LONG = bool(os.environ.get("SCALE"))
 FILES = 1_000_000 if LONG else 4000
 RANGES = 1_000_000 if LONG else 20_000
 OPEN = 10_000 if LONG else 3000
-DEADLINE = 2000.0 if LONG else 60.0
+DEADLINE = 2000.0 if LONG else LONG_DEADLINE
 KIB = 1024
 FILE_BYTES = 6 * KIB
 """What a file takes of the daemon at most, without data: its inode, name and address_space."""
@@ -43,7 +43,7 @@ def rss(mounted: Mount) -> int:
     return int(status.split("RssAnon:")[1].split()[0]) * KIB
 
 
-@pytest.mark.timeout(DEADLINE)
+@pytest.mark.timeout(DEADLINE + 60)
 def test_many_files(mounted: Mount) -> None:
     before = rss(mounted)
     begun = time.monotonic()
@@ -72,7 +72,7 @@ def mounted_files(mounted: Mount) -> int:
     return found.f_files - found.f_ffree
 
 
-@pytest.mark.timeout(DEADLINE)
+@pytest.mark.timeout(DEADLINE + 60)
 def test_many_ranges(mounted: Mount) -> None:
     file = mounted.open("file")
     os.ftruncate(file.fd, 2 * RANGES * PAGE)
@@ -107,7 +107,7 @@ def test_a_sparse_file_of_a_tebibyte(mounted: Mount) -> None:
     assert file.unmark() == len(places) * PAGE
     assert os.lseek(file.fd, 0, os.SEEK_HOLE) == 0
     assert errno_of(os.lseek, file.fd, 0, os.SEEK_DATA) == "ENXIO"
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 60, "page by page it were hours"
 
 
 def test_deep_and_long(mounted: Mount) -> None:

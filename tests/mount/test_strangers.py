@@ -20,7 +20,7 @@ from tests.parity.sides import USER, as_user, attempt, in_child
 from tests.support import fvrange
 from tests.support.files import VFile
 from tests.support.fvrange import PAGE
-from tests.support.mount import ROOT, Mount, MountFactory, run
+from tests.support.mount import LONG_DEADLINE, REST, ROOT, Mount, MountFactory, run
 from tests.support.mountinfo import is_mounted
 from tests.support.waiting import PATIENCE, eventually
 from tests.support.watchdog import Watchdog
@@ -54,13 +54,14 @@ def mounted(
 ) -> Iterator[Mount]:
     work = tmp_path_factory.mktemp("open")
     options = {"allow-other": "-onosuid"}
-    made = Mount(work, watchdog, probe, 60.0, "vfs_volatile", None, **options)
+    made = Mount(work, watchdog, probe, LONG_DEADLINE, "vfs_volatile", None, **options)
     yield made
     made.end()
 
 
 @pytest.fixture
 def files(mounted: Mount) -> Iterator[dict[str, VFile]]:
+    mounted.rearm(LONG_DEADLINE)
     made = populated(mounted)
     states = {name: file.ranges() for name, file in made.items()}
     yield made
@@ -70,6 +71,7 @@ def files(mounted: Mount) -> Iterator[dict[str, VFile]]:
     for file in made.values():
         file.close()
         os.unlink(file.path)
+    mounted.rearm(REST)
 
 
 def by_attribute(here: Path) -> list[object]:

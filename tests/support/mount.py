@@ -25,10 +25,12 @@ from tests.support.waiting import PATIENCE, eventually
 from tests.support.watchdog import Watchdog
 
 ROOT = Path(__file__).parents[2]
-DEFAULT_DEADLINE = 90.0
+DEFAULT_DEADLINE = 150.0
 """Less than PATIENCE: who waits for a mount that hangs sees it freed first."""
 LONG_DEADLINE = 240.0
 """For a test that works all the time: less than pytest gives it."""
+REST = 3600.0
+"""Between two tests that share a mount: others may come between them, and take their time."""
 MEMORY_LIMIT = 4 << 30
 """Bytes of address space of the daemon: a bug in it must not take the machine down."""
 BAD_WORDS = re.compile(r"traceback|error|exception", re.IGNORECASE)
@@ -165,6 +167,7 @@ class Mount:
             else:
                 entry.unlink()
         self._raise_if([*self._watchdog_problems(), *self._stderr_problems()])
+        self.rearm(REST)
 
     def kill(self) -> None:
         """Send SIGKILL; the mount stays, dead, until the test cleans up by ``umount``."""
@@ -183,6 +186,7 @@ class Mount:
             return
         self._ended = True
         problems = []
+        self.rearm()
         try:
             self._held.close()
             if not self._killed and (problem := self._stop(how)):

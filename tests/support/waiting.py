@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-PATIENCE = 100.0
+PATIENCE = 170.0
 """Seconds after which what a test waits for counts as never coming, on a busy machine too."""
 POLL_SECONDS = 0.005
 
