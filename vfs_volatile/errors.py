@@ -13,8 +13,9 @@
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Sequence
-from errno import ENODATA
+from errno import EAGAIN, EIO, EMFILE, ENFILE, ENODATA, ENOMEM, ENOSPC
 from typing import Self
 
 
@@ -57,3 +58,36 @@ class UsageError(UserError):
     """The command line itself is wrong."""
 
     exit_code = 2
+
+
+REFUSALS = (OSError, MemoryError)
+"""What calls raise when the system refuses something."""
+
+
+def refusal(error: BaseException) -> int | None:
+    """What to tell a caller for whom the system refused the daemon something; None for a bug.
+
+    ENOSPC and ENOMEM are told as they are. Descriptors and threads that run out are the daemon's,
+    so to a caller they are memory too; all else is EIO.
+    """
+    if isinstance(error, MemoryError):
+        return ENOMEM
+    if not isinstance(error, OSError) or not error.errno:
+        return None
+    if error.errno in (ENOMEM, EMFILE, ENFILE, EAGAIN):
+        return ENOMEM
+    return ENOSPC if error.errno == ENOSPC else EIO
+
+
+def refusal_text(error: BaseException) -> str:
+    """The same in a line for the log: what was refused, and where it was asked for."""
+    frames = traceback.extract_tb(error.__traceback__)
+    at = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
+    return f"the system refused: {refusal_reason(error)}{at}"
+
+
+def refusal_reason(error: BaseException) -> str:
+    """The words of its errno."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return os.strerror(ENOMEM)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -69,3 +71,9 @@ def fails(number: int, call: Callable[..., Any], *args: Any, **options: Any) -> 
     with pytest.raises(SyscallError) as failure:
         call(*args, **options)
     assert failure.value.errno == number
+
+
+def refused(number: int, call: Callable[..., Any], *args: Any, **options: Any) -> None:
+    """``call`` raises OSError with this errno: the store would not do it."""
+    with pytest.raises(OSError, match=re.escape(os.strerror(number))):
+        call(*args, **options)

@@ -11,12 +11,14 @@ from vfs_volatile.units import PAGE_SIZE
 
 
 class FakeStore:
-    """A dict of pages. Set ``credit`` to let it fail after so many more bytes."""
+    """A dict of pages. Set ``credit`` or ``frees`` to let it fail after so much more."""
 
     def __init__(self) -> None:
         self.pages: dict[int, bytearray] = {}
         self.credit: int | None = None
         """Bytes that may still be stored; None: as many as you like."""
+        self.frees: int | None = None
+        """How many calls that free memory are not refused; None: none is."""
 
     def read(self, offset: int, length: int) -> bytes:
         return b"".join(
@@ -27,19 +29,29 @@ class FakeStore:
     def extent(self, offset: int, length: int) -> Extent | None:
         return None
 
-    def write(self, offset: int, data: bytes | memoryview) -> None:
+    def write(self, offset: int, data: bytes | memoryview) -> int:
+        done = 0
         for page, start, stop in _pieces(offset, len(data)):
             piece, data = data[: stop - start], data[stop - start :]
             stored = self._pay(len(piece))
             if stored:
                 held = self.pages.setdefault(page, bytearray(PAGE_SIZE))
                 held[start : start + stored] = piece[:stored]
+            done += stored
             if stored < len(piece):
-                raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+                break
+        if data and not done:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        return done
 
     def zero(self, offset: int, length: int) -> None:
-        for page, start, stop in _pieces(offset, length):
-            if page in self.pages:
+        self._free()
+        for page in [page for page in self.pages if offset <= (page + 1) * PAGE_SIZE]:
+            start = max(offset - page * PAGE_SIZE, 0)
+            stop = min(offset + length - page * PAGE_SIZE, PAGE_SIZE)
+            if stop - start == PAGE_SIZE:
+                del self.pages[page]
+            elif start < stop:
                 self.pages[page][start:stop] = bytes(stop - start)
 
     def allocate(self, span: PageSpan) -> None:
@@ -50,10 +62,12 @@ class FakeStore:
             self.pages[page] = bytearray(PAGE_SIZE)
 
     def drop(self, span: PageSpan) -> None:
+        self._free()
         for page in [page for page in self.pages if span.first <= page < span.end]:
             del self.pages[page]
 
     def truncate(self, size: int) -> None:
+        self._free()
         page, start = divmod(size, PAGE_SIZE)
         for beyond in [at for at in self.pages if at * PAGE_SIZE >= size]:
             del self.pages[beyond]
@@ -62,6 +76,12 @@ class FakeStore:
 
     def close(self) -> None:
         self.pages.clear()
+
+    def _free(self) -> None:
+        if self.frees == 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        if self.frees is not None:
+            self.frees -= 1
 
     def _pay(self, length: int) -> int:
         """How many of ``length`` bytes may be stored."""
@@ -101,9 +121,10 @@ class FakeDirectStore(FakeStore):
         below = -(-self.length // PAGE_SIZE)
         return min((at for at in self.pages if page <= at < below), default=None)
 
-    def write(self, offset: int, data: bytes | memoryview) -> None:
-        super().write(offset, data)
-        self.length = max(self.length, offset + len(data))
+    def write(self, offset: int, data: bytes | memoryview) -> int:
+        stored = super().write(offset, data)
+        self.length = max(self.length, offset + stored)
+        return stored
 
     def drop(self, span: PageSpan) -> None:
         meanwhile, self.before_drop = self.before_drop, None

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support.space import ZEROS, File, P, fails
+from tests.support.space import ZEROS, File, P, fails, refused
 from vfs_volatile.abi.ioctls import VRANGE_ZERO
-from vfs_volatile.core.pages import MAX_BYTES
+from vfs_volatile.core.pages import CHUNK_PAGES, MAX_BYTES
 
 
 @pytest.fixture
@@ -124,13 +124,20 @@ def test_a_purge_makes_room() -> None:
 def test_a_store_that_fails_midway_leaves_a_consistent_state(
     credit: int, call: Callable[[File, int, bytes], object]
 ) -> None:
-    """What is not resident holds nothing, what was purged is purged, what was beyond is beyond."""
+    """What is not resident holds nothing, what was purged is purged, what was beyond is beyond.
+
+    A write is short then, in whole pages.
+    """
     file = File(1)
     file.truncate(4 * P)
     file.mark(0, 0, VRANGE_ZERO)
     file.purge()
     file.fake.credit = credit
-    fails(errno.ENOSPC, call, file, P, b"x" * 3 * P)
+    if call is File.write and credit >= P:
+        assert file.write(P, b"x" * 3 * P) == credit // P * P
+    else:
+        refused(errno.ENOMEM, call, file, P, b"x" * 3 * P)
+    assert len(file.resident) == credit // P
     file.fake.credit = None
     file.check()
     assert set(file.fake.pages) == set(file.resident)
@@ -145,7 +152,7 @@ def test_a_failed_store_over_resident_pages_keeps_them_resident() -> None:
     file = File(2)
     file.mark(0, 0, 0)
     file.fake.credit = 10
-    fails(errno.ENOSPC, file.write, 0, b"x" * 3 * P)
+    refused(errno.ENOMEM, file.write, 0, b"x" * 3 * P)
     assert (file.size, file.memory.resident) == (2 * P, 2)
     assert file.read(10, 2 * P - 10) == b"a" * (P - 10) + b"b" * P
     assert set(file.fake.pages) == {0, 1}
@@ -157,12 +164,77 @@ def test_an_allocation_that_fails_midway_leaves_a_consistent_state(credit: int) 
     file = File(1)
     file.write(2 * P, b"c")
     file.fake.credit = credit
-    fails(errno.ENOSPC, file.allocate, 0, 5 * P, keep_size=False)
+    refused(errno.ENOMEM, file.allocate, 0, 5 * P, keep_size=False)
+    refused(errno.ENOMEM, file.zero_range, 0, 5 * P, keep_size=False)
     file.check()
     assert file.size == 2 * P + 1
+    assert set(file.resident) == {0, 2}
     assert set(file.fake.pages) == set(file.resident)
     assert len(file.resident) == file.memory.resident
     assert file.intact(0)
+
+
+# ---- memory that cannot be freed ----
+
+FAR = CHUNK_PAGES * P
+"""Where another chunk begins: of two the store may free one and not the other."""
+
+
+def spread() -> File:
+    """Volatile pages in two chunks, the one in the second purged and stored in part since."""
+    file = File(2)
+    file.write(FAR, b"far")
+    file.mark(0, 0, VRANGE_ZERO)
+    file.purge(FAR, 0)
+    file.write(FAR + 1, b"ew")
+    return file
+
+
+def state(file: File) -> tuple[object, ...]:
+    memory = file.memory
+    kept = (set(file.resident), set(file.fake.pages), file.read(0, 2 * P), file.read(FAR, 3))
+    counts = (memory.resident, memory.volatile, memory.purged, len(memory.queue))
+    return (*kept, counts, file.size, file.every_run())
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda file: file.truncate(P + 1),
+        lambda file: file.punch_hole(1, 3 * P),
+        lambda file: file.unmark(0, 0, record_lost=True),
+        lambda file: file.unmark_many([(0, P), (FAR, P)]),
+    ],
+)
+def test_what_cannot_be_freed_changes_nothing(call: Callable[[File], object]) -> None:
+    file = spread()
+    before = state(file)
+    file.fake.frees = 0
+    refused(errno.EIO, call, file)
+    file.fake.frees = None
+    assert state(file) == before
+    file.check()
+    call(file)
+    file.check()
+
+
+@pytest.mark.parametrize("frees", [0, 1])
+def test_a_purge_that_cannot_free_a_page_ends_there(frees: int) -> None:
+    """What has gone is purged, what is kept is intact."""
+    file = spread()
+    file.unmark(FAR, 0)
+    file.write(FAR, b"new")
+    file.mark(0, 0, 0)
+    file.fake.frees = frees
+    drain = file.begin()
+    assert drain.refused is not None
+    file.fake.frees = None
+    file.end_purge(drain)
+    assert file.purged_bytes(0, 0) == drain.dropped * P == 2 * P * frees
+    assert file.read(FAR, 3) == b"new"
+    file.check()
+    file.purge()
+    assert file.unmark(0, 0) == 2 * P + 3
 
 
 def test_a_closed_file_gives_everything_back(file: File) -> None:

@@ -57,7 +57,8 @@ class NoStore:
     def extent(self, offset: int, length: int) -> Extent | None:
         return None
 
-    def write(self, offset: int, data: bytes | memoryview) -> None: ...
+    def write(self, offset: int, data: bytes | memoryview) -> int:
+        return len(data)
 
     def zero(self, offset: int, length: int) -> None: ...
 

@@ -29,12 +29,13 @@ from vfs_volatile.core.pages import (
     pages_covered,
     pages_touched,
     runs,
+    within,
 )
 from vfs_volatile.core.ranges import AT_ONCE
 from vfs_volatile.core.residency import ByteSpan
 from vfs_volatile.core.volatility import Drain, Volatility
 from vfs_volatile.core.votes import Votes
-from vfs_volatile.errors import SyscallError
+from vfs_volatile.errors import REFUSALS, SyscallError
 from vfs_volatile.units import PAGE_SIZE, pages_for
 
 _FEW_PAGES = 256
@@ -119,6 +120,7 @@ class AddressSpace(Content):
         if self._in_order(spans):
             pages = [pages_touched(start, min(start + length, size)) for start, length in spans]
         if self.volatility.purged or not self.volatility.unmark_whole(pages):
+            self.clean_for_unmark(spans)
             return [self.unmark(*span) for span in spans]
         for span in pages if self.votes.ballots else []:
             self.votes.ended(span)
@@ -139,15 +141,16 @@ class AddressSpace(Content):
 
         Purged pages become zero-filled and clean (rule 3). Nothing there may be draining, and the
         kernel's copy of pages in :meth:`zeroed_by_unmark` must be gone: see ``fs/purges.py``.
+        Raises OSError, and nothing has changed then.
         """
         span = self.touched(start, length)
         assert not self.draining(span), "unmark while a purge drains"
         found = self.purged_bytes(start, length)
         if found:
             purged = self.volatility.purged & page_set(span)
+            self.restore(purged)
             if record_lost:
                 self.volatility.lost |= purged
-            self.restore(purged)
             if self._votes:
                 self._votes.told(purged)
         self.volatility.unmark(span)
@@ -156,15 +159,31 @@ class AddressSpace(Content):
         return found
 
     def restore(self, purged: BitMap) -> None:
-        """Make purged pages zero-filled and clean: somebody has been told."""
+        """Make purged pages zero-filled and clean: somebody is about to be told.
+
+        Raises OSError, and they are purged as before then.
+        """
+        self.clean(purged)
+        for run in runs(purged):
+            self._keep_page(run)
+            self.volatility.forget_purged(run)
+
+    def clean(self, purged: BitMap) -> None:
+        """Drop what has been stored in purged pages since, without a report. Raises OSError."""
         if len(purged) > _FEW_PAGES:  # else there is one look for each run
             self.look(PageSpan(purged.min(), purged.max() + 1))
         for run in runs(purged):
             if len(purged) <= _FEW_PAGES:
                 self.look(run)
             self._drop(run)
-            self._keep_page(run)
-            self.volatility.forget_purged(run)
+
+    def clean_for_unmark(self, spans: Iterable[ByteSpan]) -> None:
+        """Do what the system may refuse of unmarking all of ``spans``, so that of many calls none
+        fails when others have reported already. Raises OSError.
+        """
+        if self.volatility.purged:
+            for span in spans:
+                self.clean(within(self.volatility.purged, self.touched(*span)))
 
     def acknowledge_lost(self) -> None:
         """Whoever wanted to know what was lost knows it."""
@@ -207,26 +226,34 @@ class AddressSpace(Content):
 
         From here on they are purged; a page with nothing stored only if the kernel still
         writes one back (rule 11). ``newest``: the age of the youngest mark there was when
-        the purge was decided; a mark made since belongs to the next purge.
+        the purge was decided; a mark made since belongs to the next purge. If the system
+        refuses to free a page the purge ends there (``refused``): the pages before are purged.
         """
         drain = Drain(self)
         if self._votes and (forsaken := self._votes.forsaken):
             spans = runs(BitMap().union(*map(page_set, spans)) - forsaken)
         for span in spans:
             for entry in list(self.volatility.ranges.overlapping(span)):
-                if entry.age <= newest:
-                    piece = entry.span.clip(span)
-                    self.look(piece)
-                    held = self.resident & page_set(piece)
-                    self.volatility.set_purged(held)
-                    self._drop(piece)
-                    drain.dropped += len(held)
-                    drain.purged |= held
-                    if self.direct is None:
-                        drain.pages.add_range(*piece)
+                if entry.age <= newest and not drain.refused:
+                    self._purge(entry.span.clip(span), drain)
         if drain.pages:
             self.volatility.drains.append(drain)
         return drain
+
+    def _purge(self, piece: PageSpan, drain: Drain) -> None:
+        self.look(piece)
+        try:
+            for held in self._dropping(piece):
+                self.volatility.set_purged(held)
+                drain.dropped += len(held)
+                drain.purged |= held
+                if self.direct is None:
+                    drain.pages |= held
+        except REFUSALS as error:
+            drain.refused = error
+        else:
+            if self.direct is None:
+                drain.pages.add_range(*piece)
 
     def end_purge(self, drain: Drain) -> None:
         """The kernel holds nothing older than the purge any more."""
@@ -242,7 +269,7 @@ class AddressSpace(Content):
     def close(self) -> None:
         """Give everything back: the inode is gone."""
         if self.direct is not None:  # nobody can reach it any more: no need to look
-            self._forget(PageSpan(0, LAST_PAGE))
+            self._gone(PageSpan(0, LAST_PAGE))
             self.volatility.truncate(0)
             self.store.close()
             return

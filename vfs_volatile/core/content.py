@@ -5,6 +5,7 @@ Rule numbers refer to the list "Semantics of ranges" in ``docs/semantics.md``.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Iterator
@@ -25,13 +26,17 @@ from vfs_volatile.core.pages import (
     pages_touched,
     run_end,
     runs,
+    within,
 )
 from vfs_volatile.core.residency import Residency
-from vfs_volatile.errors import SyscallError
+from vfs_volatile.errors import REFUSALS, SyscallError
 from vfs_volatile.units import PAGE_SIZE, pages_for
 
 if TYPE_CHECKING:
     from vfs_volatile.core.votes import Votes
+
+
+_ZEROS = memoryview(bytes(1 << 20))
 
 
 def _require_size(start: int, end: int) -> int:
@@ -71,7 +76,7 @@ class Content(Residency):
 
         A purged page that is covered whole becomes intact, one covered in part fails unless it
         reads as zeros, and stays purged then (rules 4, 5). Raises SyscallError ENODATA, ENOSPC
-        or EFBIG when nothing could be stored.
+        or EFBIG, and OSError if the system has no memory, when nothing could be stored.
         """
         end = _require_size(offset + 1, min(offset + len(data), MAX_BYTES))
         if self.volatility.purged:
@@ -80,8 +85,11 @@ class Content(Residency):
         absent = self._absent(touched)
         if absent and absent > self.memory.room:
             end = self._affordable_end(offset, end)
+        whole = end - offset == len(data)
+        stored = self._store(offset, data if whole else memoryview(data)[: end - offset])
+        if stored != len(data):
+            end = offset + stored
             touched = pages_touched(offset, end)
-        self._store(offset, data if end - offset == len(data) else memoryview(data)[: end - offset])
         self._grow(end)
         if absent:
             self._make_resident(touched)
@@ -96,7 +104,8 @@ class Content(Residency):
 
         Such a page may be older than its purge: it is discarded while the purge drains, and always
         where touching the page is an error (rules 5, 11). It carries bytes nobody rewrote,
-        so it makes no page intact and no loss forgotten. Raises SyscallError(ENOSPC).
+        so it makes no page intact and no loss forgotten. Raises SyscallError(ENOSPC), and OSError
+        if the system has no memory for the rest.
         """
         end = min(offset + len(data), self.size)
         if end <= offset:
@@ -108,13 +117,15 @@ class Content(Residency):
             start = max(offset, run.first * PAGE_SIZE)
             stop = min(end, run.end * PAGE_SIZE)
             self.memory.reserve(self._absent(run), dirty=True)
-            self._store(start, view[start - offset : stop - offset])
-            self._make_resident(run)
+            while start < stop:
+                stored = self._store(start, view[start - offset : stop - offset])
+                self._make_resident(pages_touched(start, start + stored))
+                start += stored
 
     def truncate(self, size: int) -> None:
         """Set the size; pages beyond it go, with all their state (rule 7).
 
-        Raises SyscallError(EFBIG).
+        Raises SyscallError(EFBIG) and OSError; nothing has changed then.
         """
         _require_size(0, size)
         if size > self.size:
@@ -123,11 +134,11 @@ class Content(Residency):
         keep = pages_for(size)
         beyond = PageSpan(keep, LAST_PAGE)
         self.look(beyond)
-        self._drop(beyond)
+        self.store.truncate(size)
+        self._gone(beyond)
         self.volatility.truncate(keep)
         if self._votes:
             self._votes.truncate(keep)
-        self.store.truncate(size)
         self._size = size
 
     def truncating(self, size: int) -> Iterator[None]:
@@ -139,22 +150,22 @@ class Content(Residency):
         self.truncate(size)
 
     def punch_hole(self, offset: int, length: int) -> None:
-        """Make bytes zero and free whole pages; those are intact, volatility stays (rule 7)."""
+        """Make bytes zero and free whole pages; those are intact, volatility stays (rule 7).
+
+        Raises OSError: of several chunks the first may have been punched then.
+        """
         end = min(offset + length, MAX_BYTES)
         if end <= offset:
             return
-        covered = pages_covered(offset, end, MAX_BYTES)
-        self.look(pages_touched(offset, end))
-        if covered:
-            self._drop(covered)
-            if self.direct is not None:  # what nobody can see beyond the end of file, too
-                self.direct.drop(covered)
+        touched = pages_touched(offset, end)
+        self.look(touched)
+        # If direct, all at once, and what nobody can see beyond the end of file, too.
+        for part in self._held_parts(touched) if self.direct is None else [touched]:
+            start, stop = max(offset, part.first * PAGE_SIZE), min(end, part.end * PAGE_SIZE)
+            self.store.zero(start, stop - start)
+            self._gone(pages_covered(start, stop, MAX_BYTES))
         self.volatility.zeroed(pages_covered(offset, end, self.size))
-        for page in self._edges(pages_touched(offset, end), covered):
-            if page in self.resident:
-                start = max(offset, page * PAGE_SIZE)
-                self.store.zero(start, min(end, (page + 1) * PAGE_SIZE) - start)
-        self._keep_page(covered)
+        self._keep_page(pages_covered(offset, end, MAX_BYTES))
 
     def punching(self, offset: int, length: int) -> Iterator[None]:
         """As :meth:`punch_hole`, in steps of AT_ONCE ranges."""
@@ -170,15 +181,16 @@ class Content(Residency):
     def allocating(self, offset: int, length: int, *, keep_size: bool) -> Iterator[None]:
         """Hold memory for every page met, in steps of AT_ONCE ranges; purged pages stay purged.
 
-        Raises SyscallError: ENOSPC, EFBIG. Nothing has changed then, unless others took between two
-        steps what there was.
+        Raises SyscallError ENOSPC, EFBIG, and OSError. Nothing has changed then, unless others took
+        between two steps what there was.
         """
         end = _require_size(0, offset + length)
         self.look(pages_touched(offset, end))
         self.memory.reserve(len(self._missing(offset, length)))
         for piece in self.pieces(offset, length):
-            self.memory.reserve(len(self._missing(*piece)))
-            self._hold(*piece, keep_size=keep_size or sum(piece) < end)
+            missing = self._missing(*piece)
+            self.memory.reserve(len(missing))
+            self._hold(missing, self.size if keep_size or sum(piece) < end else end)
             yield
 
     def zero_range(self, offset: int, length: int, *, keep_size: bool) -> None:
@@ -192,9 +204,21 @@ class Content(Residency):
         self.look(pages_touched(offset, end))
         self.memory.reserve(self._absent(pages_touched(offset, end)))
         for start, size in self.pieces(offset, length):
-            self.memory.reserve(self._absent(pages_touched(start, start + size)))
-            self.punch_hole(start, size)
-            self._hold(start, size, keep_size=keep_size or start + size < end)
+            stop = start + size
+            touched = pages_touched(start, stop)
+            covered = pages_covered(start, stop, self.size)
+            held = within(self.resident, touched)
+            still_purged = within(self.volatility.purged, touched) - page_set(covered)
+            missing = page_set(touched) - held - still_purged
+            self.memory.reserve(len(missing))
+            before = self.size
+            self._hold(missing, before if keep_size or stop < end else end)
+            try:  # after that: nothing is zero if there is no memory
+                self._overwrite(start, stop, held)
+            except REFUSALS:
+                self._let_go(list(runs(missing)), before)
+                raise
+            self.volatility.zeroed(covered)
             yield
 
     def seek(self, offset: int, whence: int) -> int:
@@ -219,22 +243,41 @@ class Content(Residency):
         span = pages_touched(offset, offset + length)
         return page_set(span) - self.resident - self.volatility.purged
 
-    def _hold(self, offset: int, length: int, *, keep_size: bool) -> None:
-        """Hold memory, reserved before, for every page that bytes meet but purged ones."""
-        missing = self._missing(offset, length)
-        size = self.size
-        if not keep_size:
-            self._grow(offset + length)
-        for run in runs(missing):
-            try:
+    def _hold(self, missing: BitMap, size: int) -> None:
+        """Hold memory, reserved before, for pages that have none, in a file that grows to ``size``.
+
+        Raises OSError, and nothing has changed then.
+        """
+        before = self.size
+        self._grow(size)
+        wanted = list(runs(missing))
+        try:
+            for run in wanted:
                 self.store.allocate(run)
-            except OSError as error:
-                if self.direct is None:
-                    self.store.drop(run)  # what is not resident must hold nothing
-                self.look(run)
-                self._shrink(size)
-                raise SyscallError(errno.ENOSPC) from error
+        except REFUSALS:
+            self._let_go(wanted, before)
+            raise
+        for run in wanted:
             self._make_resident(run)
+
+    def _let_go(self, spans: list[PageSpan], size: int) -> None:
+        """Undo :meth:`_hold`. Processes may have stored in what they reach without us: it stays."""
+        with contextlib.suppress(*REFUSALS):
+            self._shrink(size)
+        for span in spans:
+            self.look(span)
+            if self.direct is None:
+                self._gone(span)
+                with contextlib.suppress(*REFUSALS):  # at worst zeros stay that are not counted
+                    self.store.drop(span)
+
+    def _overwrite(self, start: int, stop: int, held: BitMap) -> None:
+        """Make bytes of pages zero that have memory, and keep it: this needs no more."""
+        stop = min(stop, self.size)
+        for run in runs(held):
+            at, end = max(start, run.first * PAGE_SIZE), min(stop, run.end * PAGE_SIZE)
+            while at < end:
+                at += self.store.write(at, _ZEROS[: end - at])
 
     # ---- helpers: how far a read or a write goes ----
 
@@ -277,14 +320,22 @@ class Content(Residency):
             return list(range(*touched))
         return [*range(touched.first, covered.first), *range(covered.end, touched.end)]
 
-    def _store(self, offset: int, data: bytes | memoryview) -> None:
-        try:
-            self.store.write(offset, data)
-        except OSError as error:
-            # Part of it may have been stored: a page that is not resident must hold nothing.
-            for run in runs(page_set(pages_touched(offset, offset + len(data))) - self.resident):
-                self.store.drop(run)
-            raise SyscallError(errno.ENOSPC) from error
+    def _store(self, offset: int, data: bytes | memoryview) -> int:
+        """Store for a write; the bytes stored, fewer if the system refuses memory for the rest.
+
+        Raises OSError if it does so for the first page.
+        """
+        stored = self.store.write(offset, data)
+        if stored == len(data):
+            return stored
+        # Memory comes in pages: let it end at one, and hold nothing in a page that is not resident.
+        end = (offset + stored) // PAGE_SIZE * PAGE_SIZE
+        touched = pages_touched(max(end, offset), offset + stored)
+        for run in runs(page_set(touched) - self.resident):
+            self.store.drop(run)
+        if end <= offset:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        return end - offset
 
     # ---- helpers: what is where ----
 

@@ -13,6 +13,8 @@ LAST_PAGE = 1 << 32
 """One past the highest page of any file: page numbers are 32 bits, as in ext4."""
 _NEAR = 4
 """How far asking page by page is faster than counting."""
+CHUNK_PAGES = 4096
+"""What a store zeroes, drops or allocates within a multiple of so many pages it does at once."""
 MAX_BYTES = LAST_PAGE * PAGE_SIZE
 """No file is larger (EFBIG): 16 TiB with pages of 4 KiB."""
 
@@ -43,7 +45,11 @@ class Extent(NamedTuple):
 
 
 class PageStore(Protocol):
-    """Where an address_space keeps the data of its resident pages. Absent bytes read as zeros."""
+    """Where an address_space keeps the data of its resident pages. Absent bytes read as zeros.
+
+    A call raises OSError when the system refuses what it needs. Nothing has changed then, if it was
+    about one chunk (CHUNK_PAGES); of several the first may be done.
+    """
 
     def read(self, offset: int, length: int) -> bytes:
         """``length`` bytes from ``offset``."""
@@ -51,20 +57,20 @@ class PageStore(Protocol):
     def extent(self, offset: int, length: int) -> Extent | None:
         """Where these bytes can be read as part of a file; None if they lie in no one part."""
 
-    def write(self, offset: int, data: bytes | memoryview) -> None:
-        """Store ``data``. Raises OSError when memory or descriptors run out."""
+    def write(self, offset: int, data: bytes | memoryview) -> int:
+        """Store ``data``; the bytes stored, fewer if the system refuses memory for the rest."""
 
     def zero(self, offset: int, length: int) -> None:
-        """Make bytes zero, their pages may stay. Raises OSError."""
+        """Make bytes zero and free the pages wholly inside."""
 
     def allocate(self, span: PageSpan) -> None:
-        """Hold zeroed memory for absent pages. Raises OSError."""
+        """Hold zeroed memory for absent pages."""
 
     def drop(self, span: PageSpan) -> None:
         """Free the memory of pages."""
 
     def truncate(self, size: int) -> None:
-        """Free everything from byte ``size`` on, also within its page."""
+        """Free everything from byte ``size`` on, also within its page: all, or nothing."""
 
     def close(self) -> None:
         """Free everything."""
@@ -101,6 +107,11 @@ def pages_covered(start: int, end: int, size: int) -> PageSpan:
     The last page of the file counts as whole when the bytes reach the end of the file.
     """
     return PageSpan(pages_for(start), pages_for(end) if end >= size else end // PAGE_SIZE)
+
+
+def in_chunk(page: int, end: int) -> PageSpan:
+    """The pages from ``page`` to the end of its chunk, or to ``end`` if that comes first."""
+    return PageSpan(page, min(end, (page // CHUNK_PAGES + 1) * CHUNK_PAGES))
 
 
 def page_set(span: PageSpan) -> BitMap:

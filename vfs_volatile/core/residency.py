@@ -16,6 +16,8 @@ from vfs_volatile.core.pages import (
     PageSpan,
     PageStore,
     count,
+    in_chunk,
+    next_page,
     pages_covered,
     pages_touched,
     present,
@@ -69,10 +71,13 @@ class Residency:
     # ---- files that processes reach without us ----
 
     def go_direct(self, store: DirectStore) -> None:
-        """Keep the file in ``store``, which is empty, and let processes reach it; for good."""
+        """Keep the file in ``store``, which is empty, and let processes reach it; for good.
+
+        Raises OSError, and nothing has changed then.
+        """
         assert not self.resident
         if self._size:
-            store.truncate(self._size)
+            store.truncate(self._size)  # may be refused
         self.store.close()
         self.store = self.direct = store
         self.volatility.go_direct()
@@ -175,20 +180,39 @@ class Residency:
             self.volatility.added(span)
 
     def _drop(self, span: PageSpan) -> None:
-        dropped = count(self.resident, span)
-        if dropped:
-            # If direct, not more than was seen: what came since is nobody's to drop unreported.
-            for run in [span] if self.direct is None else runs(within(self.resident, span)):
-                self.store.drop(run)
-            self.resident.remove_range(*span)
-            self.memory.uncharge(dropped, direct=self.direct is not None)
-            self.volatility.dropped(span)
+        """As :meth:`_dropping`, at once."""
+        for _ in self._dropping(span):
+            pass
 
-    def _forget(self, span: PageSpan) -> None:
-        """Pages of a direct file have gone, or go with its store."""
-        gone = count(self.resident, span)
-        self.resident.remove_range(*span)
-        self.memory.uncharge(gone, direct=True)
+    def _dropping(self, span: PageSpan) -> Iterator[BitMap]:
+        """Drop resident pages, chunk by chunk: those that have just gone. Raises OSError."""
+        if self.direct is None:
+            for part in self._held_parts(span):
+                self.store.drop(part)
+                yield self._gone(part)
+            return
+        # Not more than was seen: what came since is nobody's to drop unreported.
+        for run in list(runs(within(self.resident, span))):
+            self.store.drop(run)
+            yield self._gone(run)
+        self.volatility.dropped(span)
+
+    def _held_parts(self, span: PageSpan) -> Iterator[PageSpan]:
+        """The parts of ``span`` with resident pages, each within a chunk."""
+        page = next_page(self.resident, span.first)
+        while page is not None and page < span.end:
+            part = in_chunk(page, span.end)
+            yield part
+            page = next_page(self.resident, part.end)
+
+    def _gone(self, span: PageSpan) -> BitMap:
+        """The store holds pages of ``span`` no longer; which of them were resident."""
+        gone = within(self.resident, span)
+        if gone:
+            self.resident.remove_range(*span)
+            self.memory.uncharge(len(gone), direct=self.direct is not None)
+            self.volatility.dropped(span)
+        return gone
 
     def _keep_page(self, span: PageSpan) -> None:
         """Hold memory for pages just made zero, if whoever has them mapped needs that."""
@@ -198,14 +222,14 @@ class Residency:
             self.look(span)
 
     def _grow(self, size: int) -> None:
-        """Let the file be ``size`` bytes if it is smaller."""
+        """Let the file be ``size`` bytes if it is smaller. Raises OSError."""
         if size > self.size:
-            self._size = size
             if self.direct is not None:
                 self.direct.truncate(size)
+            self._size = size
 
     def _shrink(self, size: int) -> None:
         """Undo :meth:`_grow`: nobody has stored anything beyond ``size`` since."""
-        self._size = size
-        if self.direct is not None:
+        if size < self.size and self.direct is not None:
             self.direct.truncate(size)
+        self._size = size

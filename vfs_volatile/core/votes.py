@@ -91,8 +91,8 @@ class Votes:
         purged = self._space.volatility.purged & touched
         found = self._space.bytes_in(purged | (ballot.lost & touched), start, length)
         owed = purged & self._space.volatility.marked(self._space.touched(start, length))
-        self.told(purged - owed)
         self._space.restore(purged - owed)
+        self.told(purged - owed)
         ballot.agreed -= touched
         ballot.lost -= touched
         ballot.held |= touched

@@ -10,10 +10,15 @@ from vfs_volatile.core.history import Cause
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.relief import Relief
 from vfs_volatile.daemon.psi import Triggers, memory_is_short
+from vfs_volatile.errors import refusal, refusal_text
 from vfs_volatile.fs.purges import Purges
+from vfs_volatile.fs.threads import run_in_thread
 from vfs_volatile.units import PAGE_SIZE, format_size
 
 log = logging.getLogger(__name__)
+
+_REFUSED_SECONDS = 1.0
+"""Until the next try, after one that failed."""
 
 
 class PressureGuard:
@@ -29,12 +34,16 @@ class PressureGuard:
     async def run(self, triggers: Triggers) -> None:
         """Run until cancelled."""
         while triggers.watched:
-            causes = await trio.to_thread.run_sync(triggers.wait, abandon_on_cancel=True)
             try:
+                causes = await run_in_thread(triggers.wait, abandon_on_cancel=True)
                 for cause in sorted(causes):  # the cgroup's before the system's: it is surely ours
                     await self._answer(cause)
-            except Exception:  # a bug here must not take the files of the mount with it
-                log.exception("purging under pressure failed")
+            except Exception as error:  # a bug here must not take the files of the mount with it
+                if refusal(error) is None:
+                    log.exception("purging under pressure failed")
+                else:
+                    log.warning("purging under pressure failed: %s", refusal_text(error))
+                await trio.sleep(_REFUSED_SECONDS)
 
     async def _answer(self, cause: Cause) -> None:
         history = self._purges.history

@@ -8,6 +8,7 @@ import trio
 
 from vfs_volatile.core.history import Cause
 from vfs_volatile.core.memory import Memory
+from vfs_volatile.errors import refusal, refusal_text
 from vfs_volatile.fs.purges import Purges
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,8 @@ class Purger:
 
     def __init__(self) -> None:
         self._pressure = trio.Event()
+        self._refused = False
+        """Has it been said, since the last round that came to its end, what keeps it?"""
 
     def wake(self) -> None:
         """There may be work: Memory calls this when it is over budget with something to purge."""
@@ -45,7 +48,13 @@ class Purger:
     async def _round(self, memory: Memory, purges: Purges) -> bool:
         """Purge what may be purged; was something kept from it?"""
         try:
-            return await purges.reclaim(lambda _: memory.excess, Cause.BUDGET)
-        except Exception:  # a bug here must not take the files of the mount with it
-            log.exception("purging failed")
+            blocked = await purges.reclaim(lambda _: memory.excess, Cause.BUDGET)
+        except Exception as error:  # a bug here must not take the files of the mount with it
+            if refusal(error) is None:
+                log.exception("purging failed")
+            elif not self._refused:
+                log.warning("purging goes on later: %s", refusal_text(error))
+                self._refused = True
             return True
+        self._refused = False
+        return blocked

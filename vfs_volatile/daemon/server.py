@@ -108,7 +108,7 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
         zero_by_default=config.access == "zero",
         on_pressure=partial(_wake_at_once, purger),
     )
-    arena = Arena()
+    arena = _arena()
     tmpfs, why_not = _direct_store(config)
     tree = Tree(memory, arena.make_store, clear_away)
     _give_root(tree.get(ROOT), config)
@@ -138,7 +138,7 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
     _mount(operations, config)
     _read_further_ahead(own)
     try:
-        start_guardian(own.numbers[1])
+        _start_guardian(own.numbers[1])
         async with trio.open_nursery() as nursery:
             requests = shim.install(operations, nursery.start_soon, is_dying)
             purging = trio.CancelScope()
@@ -236,6 +236,30 @@ def _facts(rules: Semantics, electorate: Electorate, triggers: Triggers | None) 
     facts = {rule: str(choice) for rule, choice in asdict(rules).items()}
     facts["pressure"] = "off" if triggers is None else " and ".join(triggers.watched)
     return {**facts, "processes": electorate.view} if rules.votes else facts
+
+
+def _arena() -> Arena:
+    """Raises UserError if there can be none."""
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))  # it is about all files together here
+    try:
+        return Arena()
+    except OSError as error:
+        raise UserError(
+            f"no memory can be had for files: {error.strerror};"
+            " see the limits of the shell (ulimit)"
+        ) from None
+
+
+def _start_guardian(connection: int) -> None:
+    """Raises UserError if there can be none."""
+    try:
+        start_guardian(connection)
+    except OSError as error:
+        raise UserError(
+            f"no second process can be started: {error.strerror}; see the limits of the shell"
+            " (ulimit) or of the unit (TasksMax)"
+        ) from None
 
 
 def _direct_store(config: MountConfig) -> tuple[DetachedTmpfs | None, str]:

@@ -16,6 +16,7 @@ from vfs_volatile.fs.electorate import Electorate
 from vfs_volatile.fs.inode import Handle, Inode
 from vfs_volatile.fs.journal import Journal
 from vfs_volatile.fs.purges import Part, Purges, batches
+from vfs_volatile.fs.threads import run_in_thread
 from vfs_volatile.processes.identity import ProcessId, identify, process_of_thread
 from vfs_volatile.processes.maps import OwnMount, Piece, parse_maps, pieces_at, read_maps
 from vfs_volatile.processes.openers import boot_ticks
@@ -58,7 +59,7 @@ class Addressed:
         if not args.length:
             return 0  # as madvise(2)
         # In a thread: this waits for the mmap lock of the caller's process.
-        process, text = await trio.to_thread.run_sync(
+        process, text = await run_in_thread(
             _caller, tid, abandon_on_cancel=True, limiter=self._threads
         )
         pieces = pieces_at(parse_maps(text), args.start, args.length)

@@ -16,7 +16,7 @@ import trio
 
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.paths import Path, choose_path
-from vfs_volatile.errors import SyscallError
+from vfs_volatile.errors import REFUSALS, SyscallError, refusal, refusal_reason, refusal_text
 from vfs_volatile.fs.inode import Inode
 from vfs_volatile.native import shim
 from vfs_volatile.store.detached import DetachedTmpfs
@@ -81,6 +81,8 @@ class DirectFiles:
         """Set when the next look is not to wait for its time."""
         self._pause = _LEAST_SECONDS
         self._held = 0
+        self._refused = False
+        """Was the last count refused?"""
 
     def path_of(self, inode: Inode) -> Path:
         """The path of a regular file, or what it would be if it were opened now."""
@@ -126,10 +128,19 @@ class DirectFiles:
         return False
 
     def count(self) -> None:
-        """Count what the files hold now."""
+        """Count what the files hold now; later, if the system refuses it: callers are not told."""
         if self._tmpfs is None or not self._tmpfs.used:
             return
-        held = self._tmpfs.held_pages()
+        try:
+            self._count(self._tmpfs)
+            self._refused = False
+        except REFUSALS as error:
+            if not self._refused:
+                log.warning("files are counted later: %s", refusal_text(error))
+            self._refused = True
+
+    def _count(self, tmpfs: DetachedTmpfs) -> None:
+        held = tmpfs.held_pages()
         if held != self._held:
             self._pause = _LEAST_SECONDS
         self._held = held
@@ -137,7 +148,7 @@ class DirectFiles:
         # Volatile pages may give way, so a writer may come as far above the size.
         slack = self._memory.slack if self._memory.queue else 0
         elsewhere = self._memory.seen - self._memory.direct
-        self._tmpfs.limit(self._memory.size_pages + slack - elsewhere)
+        tmpfs.limit(self._memory.size_pages + slack - elsewhere)
 
     async def watch(self, when_unmapped: WhenUnmapped) -> None:
         """Count while somebody may store, and notice when a file is no longer mapped."""
@@ -176,18 +187,25 @@ class DirectFiles:
         assert inode.space is not None
         try:
             file = self._tmpfs.make_file(inode.number)
-        except OSError as error:
-            self._failure = f"no file could be made for it: {error.strerror}"
+        except REFUSALS as error:
+            self._failure = f"no file could be made for it: {refusal_reason(error)}"
             return False
         try:
-            self._backing[inode.number] = shim.backing_open(file.fileno())
-        except OSError as error:
+            backing = shim.backing_open(file.fileno())
+        except REFUSALS as error:
             file.close()
-            if error.errno == errno.EPERM:
+            if isinstance(error, PermissionError):
                 self._why_not = "the daemon lacks CAP_SYS_ADMIN on the machine, outside containers"
-            self._failure = f"the kernel does not take it: {error.strerror}"
+            self._failure = f"the kernel does not take it: {refusal_reason(error)}"
             return False
-        inode.space.go_direct(file)
+        try:
+            inode.space.go_direct(file)
+        except REFUSALS as error:
+            shim.backing_close(backing)
+            file.close()
+            self._failure = f"its size cannot be set: {refusal_reason(error)}"
+            return False
+        self._backing[inode.number] = backing
         inode.file = file
         inode.push_times()
         return True
@@ -197,7 +215,7 @@ class DirectFiles:
         try:
             backing = shim.backing_open(inode.file.fileno())
         except OSError as error:
-            raise SyscallError(error.errno or errno.EIO) from error
+            raise SyscallError(refusal(error) or errno.EIO) from error
         self._backing[inode.number] = backing
         return backing
 

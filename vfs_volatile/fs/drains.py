@@ -7,6 +7,7 @@ answered, so it goes on also if whoever waits for it is cancelled.
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
@@ -17,9 +18,15 @@ from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.durations import Durations
 from vfs_volatile.core.pages import runs
 from vfs_volatile.core.volatility import Drain
+from vfs_volatile.errors import REFUSALS, refusal_text
+from vfs_volatile.fs.threads import run_in_thread
 from vfs_volatile.units import PAGE_SIZE
 
 log = logging.getLogger(__name__)
+
+_AGAIN_SECONDS = 0.05
+"""After a thread, or memory, that the kernel needs to drop its copy was refused."""
+_PASSING = (errno.EAGAIN, errno.EINTR, errno.ENOMEM)
 
 Invalidate = Callable[[int, int, int], None]
 """``invalidate(ino, offset, length)``: the kernel drops its copy; blocks, raises OSError."""
@@ -121,11 +128,25 @@ class Drains:
             self.durations.add(trio.current_time() - started)
 
     async def _notify(self, notices: list[Notice]) -> None:
-        await trio.to_thread.run_sync(self._invalidate_all, notices)
-
-    def _invalidate_all(self, notices: list[Notice]) -> None:
-        for notice in notices:
+        """However long it takes: a purge has not ended as long as the kernel has its copy."""
+        left = notices[::-1]
+        said = False
+        while left:
             try:
-                self._invalidate(*notice)
-            except OSError:
-                log.exception("the kernel did not drop its copy: %s", notice)
+                await run_in_thread(self._invalidate_all, left)
+            except REFUSALS as error:
+                if not said:
+                    log.warning("the kernel is told of a purge later: %s", refusal_text(error))
+                said = True
+                await trio.sleep(_AGAIN_SECONDS)
+
+    def _invalidate_all(self, left: list[Notice]) -> None:
+        """From the last to the first; takes out what has been told. Raises OSError for others."""
+        while left:
+            try:
+                self._invalidate(*left[-1])
+            except OSError as error:
+                if error.errno in _PASSING:
+                    raise
+                log.warning("the kernel did not drop its copy: %s, %s", left[-1], error)
+            left.pop()

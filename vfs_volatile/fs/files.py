@@ -40,7 +40,11 @@ class Files(Answers):
     ) -> tuple[shim.Attributes, shim.Opened]:
         mode |= stat.S_IFREG
         inode = self._tree.create(parent, name, mode, caller.uid, caller.gid)
-        return self._created(inode, flags, caller)
+        try:
+            return self._created(inode, flags, caller)
+        except BaseException:
+            self._tree.unlink(parent, name)  # who is told that it failed need not look for it
+            raise
 
     def tmpfile(
         self, parent: int, mode: int, flags: int, caller: shim.Caller

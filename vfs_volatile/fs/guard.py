@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import pyfuse3
 
-from vfs_volatile.errors import SyscallError
+from vfs_volatile.errors import SyscallError, refusal, refusal_text
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,11 @@ def _guarded(handler: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
             return await handler(*arguments)
         except SyscallError as error:
             raise pyfuse3.FUSEError(error.errno) from None
-        except Exception:
+        except Exception as error:
+            code = refusal(error)
+            if code is not None:
+                log.warning("%s failed: %s", handler.__name__, refusal_text(error))
+                raise pyfuse3.FUSEError(code) from None
             log.exception("%s failed unexpectedly", handler.__name__)
             raise pyfuse3.FUSEError(errno.EIO) from None
 

@@ -13,8 +13,10 @@ from vfs_volatile.core.consent import Mapper, Objection, objections
 from vfs_volatile.core.durations import Durations
 from vfs_volatile.core.pages import page_set
 from vfs_volatile.core.semantics import Semantics
+from vfs_volatile.errors import REFUSALS
 from vfs_volatile.fs.electorate import Electorate
 from vfs_volatile.fs.inode import Inode
+from vfs_volatile.fs.threads import run_in_thread
 from vfs_volatile.processes.mappings import Mappers, MappingScanner, Opened
 
 HUNG_SECONDS = 3.0
@@ -74,23 +76,36 @@ class Looks:
         return {space.ino: self._objections(space, found.of(space.ino)) for space in spaces}
 
     async def _look(self, opened: Opened) -> Mappers:
-        """Look again, without them, as long as there are processes that keep it waiting."""
+        """Look again, without them, as long as there are processes that keep it waiting.
+
+        Raises OSError if there can be no thread for it.
+        """
         patience = HUNG_SECONDS
+        refused: OSError | MemoryError | None = None
         while True:
             found, done = Mappers(), False
 
             async def scan(found: Mappers = found) -> None:
-                nonlocal done
-                await trio.to_thread.run_sync(
-                    self._scanner.scan, opened, found, abandon_on_cancel=True, limiter=self._threads
-                )
-                done = True
+                nonlocal done, refused
+                try:
+                    await run_in_thread(
+                        self._scanner.scan,
+                        opened,
+                        found,
+                        abandon_on_cancel=True,
+                        limiter=self._threads,
+                    )
+                    done = True
+                except REFUSALS as error:
+                    refused = error  # raised below: a nursery would put it in a group
                 nursery.cancel_scope.cancel()
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(scan)
                 self._scanner.skip(await _hung(found, patience))
                 nursery.cancel_scope.cancel()
+            if refused is not None:
+                raise refused
             if done:
                 return found
             patience = _MORE_SECONDS

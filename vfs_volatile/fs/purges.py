@@ -15,6 +15,7 @@ SEEK_DATA: during these the kernel holds no page lock.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 
@@ -30,6 +31,7 @@ from vfs_volatile.core.ranges import AT_ONCE
 from vfs_volatile.core.reclaim import Round, Victim, still_allowed
 from vfs_volatile.core.residency import ByteSpan
 from vfs_volatile.core.volatility import Drain
+from vfs_volatile.errors import REFUSALS
 from vfs_volatile.fs.anonymous import Anonymous
 from vfs_volatile.fs.drains import Drains
 from vfs_volatile.fs.inode import Inode
@@ -98,18 +100,23 @@ class Purges:
         drain = space.begin_purge(runs(pages - barred), newest)
         self._record(Cause.REQUEST, [drain])
         await self._finish([drain], Cause.REQUEST)
+        _require_all([drain])
 
     async def reclaim(self, need: Callable[[int], int], cause: Cause) -> bool:
         """Purge in order until ``need(freed)`` pages is 0 or less, or nothing may be purged.
         ``freed``: the pages that this call has freed so far.
 
         By request only what is volatile now: somebody waits for it. Returns whether something was
-        kept from being purged.
+        kept from being purged. Raises OSError if the system would not free something.
         """
         asked = cause is Cause.REQUEST
         this = Round(self._memory, newest=self._memory.newest_age if asked else None)
+        refused: list[Drain] = []
         while batch := await self._choose(need(this.freed), this):
-            await self._finish(await self._begin(batch, this, cause), cause)
+            drains = await self._begin(batch, this, cause)
+            await self._finish(drains, cause)
+            refused += (drain for drain in drains if drain.refused)
+        _require_all(refused)
         return any(this.barred.values()) or (this.met_anonymous and need(this.freed) > 0)
 
     async def make_room(self, pages: int) -> None:
@@ -119,7 +126,7 @@ class Purges:
         anything, and for nothing else without a limit: a look at the processes may itself
         wait for one that waits for the writer.
         """
-        with trio.move_on_after(_ROOM_SECONDS):
+        with contextlib.suppress(*REFUSALS), trio.move_on_after(_ROOM_SECONDS):
             async with self._making_room:
                 this = Round(self._memory)
                 while batch := await self._choose(self._memory.shortage(pages), this):
@@ -145,13 +152,16 @@ class Purges:
     async def unmark(self, parts: list[Part], *, record_lost: bool = False) -> list[int]:
         """NONVOLATILE for ``parts``; the bytes of each that were purged.
 
-        At one moment, unless they meet very many ranges: each page is unmarked once.
+        At one moment, unless they meet very many ranges: each page is unmarked once. Raises
+        OSError, and none is unmarked then, but for those of very many that came before.
         """
         purged = [0] * len(parts)
         for index, batch in enumerate(batches(parts)):
             if index:
                 await trio.lowlevel.checkpoint()
             await self.settle([part for _, part in batch])
+            for space, span in (part for _, part in batch):
+                space.clean_for_unmark([span])
             for number, (space, span) in batch:
                 purged[number] += space.unmark(*span, record_lost=record_lost)
         return purged
@@ -168,6 +178,7 @@ class Purges:
             newest = self._memory.newest_age
             drains = [space.begin_purge(runs(pages), newest) for space, pages in zeroed]
             await self.drains.start(drains).wait()
+            _require_all(drains)
         while any(space.draining(space.touched(*span)) for space, span in parts):
             await self.drains.wait_for_one()
 
@@ -246,6 +257,13 @@ class Purges:
                 self._news.purged(drain, cause)
 
         return self.drains.start(drains, tell)
+
+
+def _require_all(drains: Iterable[Drain]) -> None:
+    """Raise OSError if the system would not free what one of ``drains`` was to drop."""
+    for drain in drains:
+        if drain.refused is not None:
+            raise drain.refused
 
 
 def merged(spans: Iterable[PageSpan]) -> list[PageSpan]:

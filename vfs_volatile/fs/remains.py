@@ -8,6 +8,7 @@ import trio
 
 from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.ranges import AT_ONCE
+from vfs_volatile.errors import REFUSALS, refusal_text
 
 log = logging.getLogger(__name__)
 
@@ -15,15 +16,23 @@ log = logging.getLogger(__name__)
 def clear_away(space: AddressSpace) -> None:
     """Give back what it holds: at once, or in the background if it has very many ranges."""
     if len(space.volatility.ranges) <= AT_ONCE:
-        space.close()
+        _close(space)
     else:
         trio.lowlevel.spawn_system_task(_clear_away_in_steps, space)
+
+
+def _close(space: AddressSpace) -> None:
+    """Whoever deletes a file is not told what becomes of its memory."""
+    try:
+        space.close()
+    except REFUSALS as error:
+        log.warning("a deleted file leaves something behind: %s", refusal_text(error))
 
 
 async def _clear_away_in_steps(space: AddressSpace) -> None:
     try:
         for _ in space.truncating(0):
             await trio.lowlevel.checkpoint()
-        space.close()
+        _close(space)
     except Exception:  # would end the daemon, and with it every file
         log.exception("a deleted file was not cleared away")

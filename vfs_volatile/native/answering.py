@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NamedTuple, Protocol
 
 from vfs_volatile.core.pages import Extent
-from vfs_volatile.errors import SyscallError
+from vfs_volatile.errors import SyscallError, refusal, refusal_text
 from vfs_volatile.native.library import ffi, lib
 from vfs_volatile.native.requests import Request, Requests
 
@@ -133,6 +133,10 @@ def errno_of(error: BaseException) -> int:
     """The errno to answer with; a bug is logged and answered with EIO, the daemon lives on."""
     if isinstance(error, SyscallError):
         return error.errno
+    code = refusal(error)
+    if code is not None:
+        log.warning("a request failed: %s", refusal_text(error))
+        return code
     log.error("request failed unexpectedly", exc_info=error)
     return errno.EIO
 

@@ -6,15 +6,16 @@ offsets where it stores something, and gives the chunk back when the file is cut
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
 from collections.abc import Iterator
 
-from vfs_volatile.core.pages import Extent, PageSpan
+from vfs_volatile.core.pages import CHUNK_PAGES, Extent, PageSpan
 from vfs_volatile.units import PAGE_SIZE
 
-_CHUNK = 4096 * PAGE_SIZE
+_CHUNK = CHUNK_PAGES * PAGE_SIZE
 """Bytes: large enough that few reads cross a border, small enough that the kernel's index of a
 small file stays small (two nodes of the xarray of the memfd)."""
 
@@ -49,8 +50,10 @@ class Arena:
 
     def __init__(self) -> None:
         self.fd = os.memfd_create("vfs-volatile", os.MFD_CLOEXEC)
-        # INVARIANT: a chunk below _top is in use by exactly one file, or free and holds nothing.
+        # INVARIANT: a chunk below _top is in use by exactly one file, or free and holds nothing, or
+        # soiled: no file uses it, but the system would not free what it holds.
         self._free: list[int] = []
+        self._soiled: list[int] = []
         self._top = 0
         os.ftruncate(self.fd, (1 << 63) - _CHUNK)
 
@@ -62,9 +65,12 @@ class Arena:
         return self._top - _CHUNK
 
     def give_chunk(self, offset: int) -> None:
-        """Free a chunk and what it holds."""
-        self.punch(offset, _CHUNK)
-        self._free.append(offset)
+        """Free a chunk and what it holds: with the next one, if the system refuses it now."""
+        self._soiled.append(offset)
+        with contextlib.suppress(OSError):
+            while self._soiled:
+                self.punch(self._soiled[-1], _CHUNK)
+                self._free.append(self._soiled.pop())
 
     def punch(self, offset: int, length: int) -> None:
         """Free the whole pages of bytes, make the rest zero."""
@@ -100,13 +106,20 @@ class ArenaStore:
             return None
         return Extent(self._arena.fd, base + start, length)
 
-    def write(self, offset: int, data: bytes | memoryview) -> None:
+    def write(self, offset: int, data: bytes | memoryview) -> int:
         if offset % _CHUNK + len(data) <= _CHUNK:
-            self._write_piece(offset, data)
-            return
+            return os.pwrite(self._arena.fd, data, self._place(offset))
         view = memoryview(data)
+        stored = 0
         for start, length in _pieces(offset, len(view)):
-            self._write_piece(start, view[start - offset : start - offset + length])
+            try:
+                stored += self.write(start, view[stored : stored + length])
+            except OSError:
+                if not stored:
+                    raise
+            if offset + stored != start + length:
+                break
+        return stored
 
     def zero(self, offset: int, length: int) -> None:
         for start, size in self._held_pieces(offset, length):
@@ -121,9 +134,9 @@ class ArenaStore:
 
     def truncate(self, size: int) -> None:
         keep = -(-size // _CHUNK)
+        self.zero(size, keep * _CHUNK - size)  # the one thing here that may be refused
         for number in [number for number in self._chunks if number >= keep]:
             self._arena.give_chunk(self._chunks.pop(number))
-        self.zero(size, keep * _CHUNK - size)
 
     def close(self) -> None:
         self.truncate(0)
@@ -141,12 +154,6 @@ class ArenaStore:
         if base is None:
             return bytes(length)
         return os.pread(self._arena.fd, length, base + offset % _CHUNK)
-
-    def _write_piece(self, offset: int, data: bytes | memoryview) -> None:
-        fd, at = self._arena.fd, self._place(offset)
-        written = os.pwrite(fd, data, at)
-        while written < len(data):
-            written += os.pwrite(fd, memoryview(data)[written:], at + written)
 
     def _held_pieces(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
         """The parts of the bytes that have a chunk, as (offset in the arena, length)."""

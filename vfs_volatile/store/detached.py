@@ -6,6 +6,7 @@ the daemon lets go of it. A file is reached by its name, so that a million cost 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -101,8 +102,7 @@ class DetachedTmpfs:
         """A new, empty file for inode ``ino``. Raises OSError."""
         self.used = True
         name = str(ino)
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOATIME
-        self._keep(name, os.open(name, flags, 0o600, dir_fd=self._root))
+        self._keep(name, self._opened(name, os.O_RDWR | os.O_CREAT | os.O_EXCL))
         return DetachedFile(self, name)
 
     def held_pages(self) -> int:
@@ -133,7 +133,7 @@ class DetachedTmpfs:
         """A descriptor of a file; it may be closed when the next is asked for. Raises OSError."""
         fd = self._open.get(name)
         if fd is None:
-            fd = os.open(name, os.O_RDWR | os.O_CLOEXEC | os.O_NOATIME, dir_fd=self._root)
+            fd = self._opened(name, os.O_RDWR)
             self._keep(name, fd)
         else:
             self._open.move_to_end(name)
@@ -149,6 +149,17 @@ class DetachedTmpfs:
     def close(self) -> None:
         for fd in (*self._open.values(), self._root):
             os.close(fd)
+
+    def _opened(self, name: str, flags: int) -> int:
+        """A descriptor; where there is no other left, in the place of one that is kept."""
+        while True:
+            try:
+                flags |= os.O_CLOEXEC | os.O_NOATIME
+                return os.open(name, flags, 0o600, dir_fd=self._root)
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE) or not self._open:
+                    raise
+            os.close(self._open.popitem(last=False)[1])
 
     def _keep(self, name: str, fd: int) -> None:
         self._open[name] = fd
@@ -215,11 +226,8 @@ class DetachedFile:
     def extent(self, offset: int, length: int) -> Extent | None:
         return None  # the kernel reads it without us
 
-    def write(self, offset: int, data: bytes | memoryview) -> None:
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(self.fileno(), view, offset)
-            view, offset = view[written:], offset + written
+    def write(self, offset: int, data: bytes | memoryview) -> int:
+        return os.pwrite(self.fileno(), data, offset)
 
     def zero(self, offset: int, length: int) -> None:
         punch(self.fileno(), offset, length)
@@ -232,7 +240,8 @@ class DetachedFile:
     def drop(self, span: PageSpan) -> None:
         before = self.stat()
         punch(self.fileno(), span.first * PAGE_SIZE, (span.end - span.first) * PAGE_SIZE)
-        self.set_times(before.st_atime_ns, before.st_mtime_ns)  # a purge is no write
+        with contextlib.suppress(OSError):  # what has gone has to be told, whatever the times say
+            self.set_times(before.st_atime_ns, before.st_mtime_ns)  # a purge is no write
 
     def truncate(self, size: int) -> None:
         os.ftruncate(self.fileno(), size)

@@ -1,0 +1,30 @@
+"""Worker threads, which the system may refuse."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import TypeVar
+
+import trio
+
+T = TypeVar("T")
+_REFUSED = "can't start new thread"
+"""All that Python tells of an error of pthread_create(3)."""
+
+
+async def run_in_thread(
+    call: Callable[..., T],
+    *arguments: object,
+    abandon_on_cancel: bool = False,
+    limiter: trio.CapacityLimiter | None = None,
+) -> T:
+    """trio.to_thread.run_sync. Raises OSError(EAGAIN) if there can be no thread."""
+    try:
+        return await trio.to_thread.run_sync(
+            call, *arguments, abandon_on_cancel=abandon_on_cancel, limiter=limiter
+        )
+    except RuntimeError as error:
+        if str(error) != _REFUSED:
+            raise
+        raise OSError(errno.EAGAIN, _REFUSED) from None
