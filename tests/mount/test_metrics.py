@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
+import select
 import socket
 import subprocess
 import sys
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import pytest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 import vfs_volatile
+from tests.mount.test_soak import holdings
+from tests.parity.sides import as_user
 from tests.support.mount import Mount, MountFactory, run
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, eventually
 from vfs_volatile.abi.statistics import MEANINGS
+from vfs_volatile.daemon.doorman import CONNECTIONS
 
 DASHBOARD = Path(vfs_volatile.__file__).parent / "share" / "grafana-dashboard.json"
 PAGE = 4096
@@ -89,6 +98,87 @@ def test_no_name_of_a_file_is_told(mount: MountFactory) -> None:
     text, _ = scrape(mounted)
     assert "secret" not in text
     assert "hidden" not in text
+
+
+def test_a_stranger_learns_no_name(mount: MountFactory) -> None:
+    """Anybody on the machine may ask. Not of files, directories, attributes, or who uses them."""
+    if os.getuid() != 0:
+        pytest.skip("plays another user: run it as root")
+    mounted = mount(budget="1M", size="4M", metrics=":0", semantics="kim")
+    (mounted.path / "hidden").mkdir()
+    file = mounted.file("hidden/secret", 300)
+    os.setxattr(file.fd, "user.confided", b"value")
+    os.symlink("target", mounted.path / "link")
+    holder = mounted.actor(file)
+    file.mark()
+    assert mounted.within_budget()
+    url = str(mounted.stats()["metrics"])
+    "host".encode("idna")  # loaded now: the interpreter may lie in a directory of root's
+    host, port = url.removeprefix("http://").removesuffix("/metrics").split(":")
+
+    def ask(_: Path) -> list[str]:
+        answers = []
+        for path in ("/metrics", "/", "/stats", "/files", "/../hidden", "/metrics?name[]=secret"):
+            with socket.create_connection((host, int(port)), timeout=PATIENCE) as asked:
+                asked.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+                answers.append(asked.makefile().read())
+        return answers
+
+    answers = as_user(ask, Path("/"))
+    assert any("vfs_volatile_purged" in answer for answer in answers)
+    for name in ("hidden", "secret", "confided", "link", "target", f'"{holder.process.pid}"'):
+        assert not any(name in answer for answer in answers), name
+
+
+GARBAGE = (
+    b"",
+    b"GET",
+    b"GET /metrics HTTP/1.1\r\n",
+    b"\0" * 100_000,
+    b"\xff\r\n\r\n",
+    b"x" * 70_000,
+)
+
+
+def hold(address: tuple[str, int], sent: bytes) -> socket.socket:
+    """A client that asks, or does not, and reads nothing."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    client.setblocking(False)
+    client.connect_ex(address)
+    with contextlib.suppress(OSError):
+        select.select([], [client], [], 0.1)
+        client.send(sent)
+    return client
+
+
+def is_answered(mounted: Mount) -> bool:
+    with contextlib.suppress(OSError, HTTPException):
+        scrape(mounted)
+        return True
+    return False
+
+
+def test_clients_that_stay_do_not_wedge_it(mount: MountFactory) -> None:
+    """Slow ones, silent ones, those who send garbage, and many of them."""
+    mounted = mount(metrics=":0")
+    scrape(mounted)
+    before = holdings(mounted)
+    url = urlsplit(str(mounted.stats()["metrics"]))
+    address = (str(url.hostname), int(url.port or 0))
+    with contextlib.ExitStack() as clients:
+        for number in range(60):
+            client = hold(address, (*GARBAGE, b"GET / HTTP/1.0\r\n\r\n")[number % 7])
+            clients.callback(client.close)
+        file = mounted.file("file", 4)
+        assert (file.mark(), file.purge(), file.unmark()) == (0, 4 * PAGE, 4 * PAGE)
+        held = holdings(mounted)
+        assert held["fd"] <= before["fd"] + CONNECTIONS + 2
+        assert held["thread"] <= before["thread"] + CONNECTIONS + 2
+        assert eventually(lambda: is_answered(mounted)), "they are sent away, and others come in"
+    file.close()
+    assert eventually(lambda: holdings(mounted)["fd"] <= before["fd"])
+    assert mounted.stderr == ""
 
 
 def test_the_dashboard_asks_for_metrics_that_exist(mount: MountFactory) -> None:

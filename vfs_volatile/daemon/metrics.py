@@ -9,7 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 import trio
-from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -22,6 +27,7 @@ from prometheus_client.registry import Collector
 from vfs_volatile.abi.statistics import MEANINGS, Statistics
 from vfs_volatile.core.durations import Durations
 from vfs_volatile.daemon.config import Address
+from vfs_volatile.daemon.doorman import Doorman
 from vfs_volatile.errors import UserError
 from vfs_volatile.fs.attributes import ControlAttributes
 from vfs_volatile.fs.purges import Purges
@@ -38,12 +44,15 @@ class MetricsServer:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)  # memory, time and descriptors of the daemon
         try:
-            server, _ = start_http_server(address.port, address.host, self._registry)
+            server = Doorman((address.host, address.port), CONTENT_TYPE_LATEST, self._text_of_all)
         except OSError as error:
             raise UserError(
                 f"--metrics {address}: {error.strerror}; give another HOST:PORT"
             ) from None
-        self.url = f"http://{address._replace(port=server.server_port)}/metrics"
+        self.url = f"http://{address._replace(port=server.port)}/metrics"
+
+    def _text_of_all(self) -> bytes:
+        return generate_latest(self._registry)
 
     def tell(self, xattrs: ControlAttributes, purges: Purges, facts: Mapping[str, str]) -> None:
         """Serve the counters of a mount too; called in its trio thread."""
