@@ -85,10 +85,13 @@ def answer_once(mounted: Mount) -> None:
 
 
 def holdings(mounted: Mount) -> dict[str, int]:
-    """What the daemon holds: descriptors, but for one a process that it watches, and threads."""
+    """What the daemon holds: descriptors, but for one a process that it watches, threads, and
+    tasks of trio.
+    """
     tasks = Path(f"/proc/{mounted.process.pid}/task")
     files = [name for name in descriptors(mounted).values() if not name.startswith("/proc/")]
-    return {"fd": len(files), "task": len(list(tasks.iterdir()))}
+    trio_tasks = int(str(mounted.stats()["tasks"]))
+    return {"fd": len(files), "thread": len(list(tasks.iterdir())), "task": trio_tasks}
 
 
 def descriptors(mounted: Mount) -> dict[Path, str]:
@@ -165,5 +168,6 @@ def check_nothing_is_left(mounted: Mount, before: dict[str, int]) -> None:
     assert eventually(lambda: not any(map(mounted.number, numbers)))
     assert eventually(lambda: memfd_blocks(mounted) == 0)
     # Idle threads of trio end after ten seconds.
-    assert eventually(lambda: holdings(mounted)["task"] <= before["task"] + 1)
+    assert eventually(lambda: holdings(mounted)["thread"] <= before["thread"] + 1)
+    assert eventually(lambda: holdings(mounted)["task"] <= before["task"])
     assert eventually(lambda: holdings(mounted)["fd"] <= before["fd"])

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import TypeVar
 
+import trio
+
 from vfs_volatile.abi import xattrs
 from vfs_volatile.abi.statistics import Statistics
 from vfs_volatile.core.address_space import AddressSpace
@@ -218,6 +220,7 @@ class ControlAttributes:
                 for purged in self._purges.history.recent
             ],
             "unreadable_processes": self._purges.looks.unreadable,
+            "tasks": trio.lowlevel.current_statistics().tasks_living,
             **self._facts,
         }
 
