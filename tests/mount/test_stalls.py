@@ -50,7 +50,7 @@ sys.stdin.read()
 
 
 def vec(file: VFile, spans: list[tuple[int, int]]) -> None:
-    call = FvrangeVec(VRANGE_VOLATILE, 0, [(*span, 0) for span in spans])
+    call = FvrangeVec(VRANGE_VOLATILE, 0, spans)
     fcntl.ioctl(file.fd, FVRANGE_IOC_VEC, bytearray(call.pack()), True)
 
 

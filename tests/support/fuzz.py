@@ -54,9 +54,9 @@ def _args(space: AddressSpace, raw: bytes) -> None:
 
 def _vec(space: AddressSpace, raw: bytes) -> None:
     vec = FvrangeVec.unpack(raw)
-    for start, length, _ in vec.ranges:
+    for start, length in vec.spans:
         check_range(FvrangeArgs(start, length, vec.mode, vec.behavior))
-    for start, length, _ in vec.ranges:
+    for start, length in vec.spans:
         _carry_out(space, start, length, vec.mode, vec.behavior)
 
 

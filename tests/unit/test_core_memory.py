@@ -5,14 +5,17 @@ from __future__ import annotations
 import errno
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pyroaring import BitMap
 
 from tests.support.stores import FakeStore
 from vfs_volatile.abi.ioctls import VRANGE_FULL, VRANGE_PARTIAL, vrange_priority
 from vfs_volatile.core import reclaim
 from vfs_volatile.core.address_space import AddressSpace
-from vfs_volatile.core.memory import Memory
+from vfs_volatile.core.memory import Memory, PurgeQueue
 from vfs_volatile.core.pages import PageSpan
+from vfs_volatile.core.ranges import VolatileRange
 from vfs_volatile.core.reclaim import Round, choose, still_allowed
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.units import PAGE_SIZE
@@ -56,6 +59,25 @@ def mount() -> Mount:
 
 
 # ---- the order ----
+
+
+@given(st.sets(st.integers(0, 30), min_size=1), st.sets(st.integers(0, 30), min_size=1))
+def test_many_ranges_leave_the_queue_as_one_by_one(queued: set[int], leave: set[int]) -> None:
+    space = AddressSpace(1, Memory(100, 100), FakeStore())
+    entries = {
+        age: VolatileRange.make(space, PageSpan(age, age + 1), 0, age) for age in queued | leave
+    }
+    queue = PurgeQueue()
+    queue.add_all([entries[age] for age in queued])
+    queue.add(entries[min(queued)])
+    queue.discard_all([entries[age] for age in sorted(leave)])
+    left = sorted(queued - leave)
+    assert [entry.age for entry in queue] == left
+    for age, entry in entries.items():
+        assert (entry in queue) == (age in left)
+        assert [at.age for at in queue.from_order(entry.order)] == [at for at in left if at >= age]
+        behind = queue.from_order(entry.order, after=True)
+        assert [at.age for at in behind] == [at for at in left if at > age]
 
 
 def test_the_oldest_mark_goes_first_whatever_the_file(mount: Mount) -> None:

@@ -24,6 +24,7 @@ from vfs_volatile.core.pages import (
     run_end,
     run_first,
     runs,
+    whole_pages,
 )
 from vfs_volatile.units import PAGE_SIZE
 
@@ -59,6 +60,18 @@ def test_run_end_of_runs_of_any_length(length: int) -> None:
     pages = page_set(PageSpan(7, 7 + length))
     assert run_end(pages, 7) == 7 + length
     assert run_end(pages, 7 + length - 1) == 7 + length
+
+
+@given(st.lists(st.tuples(ends, ends)))
+def test_what_consists_of_whole_pages_meets_what_it_covers(spans: list[tuple[int, int]]) -> None:
+    starts, stops = [min(span) for span in spans], [max(span) for span in spans]
+    covered = [pages_covered(*ends, 1 << 40) for ends in zip(starts, stops, strict=True)]
+    touched = [pages_touched(*ends) for ends in zip(starts, stops, strict=True)]
+    found = whole_pages(starts, stops)
+    if found is None:
+        assert any(offset % PAGE_SIZE for offset in starts + stops)
+    else:
+        assert list(zip(*found, strict=True)) == covered == touched
 
 
 @given(sets)

@@ -34,7 +34,7 @@ def layouts(draw: st.DrawFn) -> list[PageSpan]:
 def make_map(layout: list[PageSpan]) -> RangeMap:
     ranges = RangeMap()
     for span in layout:
-        ranges.add(VolatileRange(SPACE, span, 0, 1))
+        ranges.add(VolatileRange.make(SPACE, span, 0, 1))
     return ranges
 
 
@@ -89,7 +89,7 @@ def test_a_range_removed_is_gone(layout: list[PageSpan], data: st.DataObject) ->
 
 def test_a_range_that_is_not_here_cannot_be_removed() -> None:
     with pytest.raises(KeyError):
-        RangeMap().remove(VolatileRange(SPACE, PageSpan(0, 1), 0, 1))
+        RangeMap().remove(VolatileRange.make(SPACE, PageSpan(0, 1), 0, 1))
 
 
 @given(spans, spans)
@@ -110,7 +110,8 @@ def test_check_tells_of_overlaps_and_empty_ranges(broken: list[tuple[int, int]])
 
 def test_check_tells_of_a_range_under_a_wrong_page() -> None:
     ranges = make_map([PageSpan(1, 5)])
-    next(iter(ranges)).first = 2
+    entry = next(iter(ranges))
+    ranges._by_first[1] = entry._replace(first=2)
     with pytest.raises(AssertionError):
         ranges.check()
 
@@ -118,8 +119,31 @@ def test_check_tells_of_a_range_under_a_wrong_page() -> None:
 def test_the_order_of_purging_is_priority_then_age_then_place() -> None:
     def order(priority: int, age: int, first: int) -> tuple[int, ...]:
         behavior = vrange_priority(priority) | VRANGE_PARTIAL
-        return VolatileRange(SPACE, PageSpan(first, first + 1), behavior, age).order
+        return VolatileRange.make(SPACE, PageSpan(first, first + 1), behavior, age).order
 
     shuffled = [(7, 0, 0), (0, 4, 9), (1, 1, 0), (0, 3, 7), (0, 4, 0)]
     in_order = [(0, 3, 7), (0, 4, 0), (0, 4, 9), (1, 1, 0), (7, 0, 0)]
     assert sorted(shuffled, key=lambda entry: order(*entry)) == in_order
+
+
+@given(layouts(), st.integers(0, 7))
+def test_many_ranges_are_made_and_found_as_one_by_one(
+    layout: list[PageSpan], priority: int
+) -> None:
+    behavior = vrange_priority(priority)
+    firsts, ends = [span.first for span in layout], [span.end for span in layout]
+    new = VolatileRange.make_all(SPACE, firsts, ends, behavior, 5)
+    one_by_one = [
+        VolatileRange.make(SPACE, span, behavior, age) for age, span in enumerate(layout, 5)
+    ]
+    assert new == one_by_one
+    ranges = RangeMap()
+    ranges.add_all(firsts, ends, new)
+    ranges.check()
+    assert ranges.exactly(firsts, ends) == list(ranges) == new
+    assert ranges.exactly([*firsts, PAGES], [*ends, PAGES + 1]) is None
+    if layout:
+        assert ranges.exactly(firsts, [*ends[:-1], ends[-1] + 1]) is None
+    ranges.remove_all(firsts[1:], ends[1:])
+    ranges.check()
+    assert list(ranges) == new[:1]

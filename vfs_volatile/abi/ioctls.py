@@ -5,8 +5,8 @@ A request carries its struct in and out by value (``_IOWR``), so it holds no poi
 
 from __future__ import annotations
 
-import itertools
 import struct
+from collections.abc import Sequence
 from typing import NamedTuple
 
 VRANGE_NONVOLATILE = 0
@@ -97,11 +97,13 @@ class FvrangeInfo(NamedTuple):
 
 
 class FvrangeVec(NamedTuple):
-    """``struct fvrange_vec``: ranges of one file, as (start, length, purged)."""
+    """``struct fvrange_vec``: ranges of one file, as (start, length), and bytes purged in each."""
 
     mode: int
     behavior: int
-    ranges: list[tuple[int, int, int]]
+    spans: list[tuple[int, int]]
+    purged: Sequence[int] = ()
+    """Of each range; none: nothing is."""
     counted: int | None = None
     """How many ranges the sender says are meant; only what was unpacked has it."""
     reserved: int = 0
@@ -110,16 +112,20 @@ class FvrangeVec(NamedTuple):
     def unpack(cls, raw: bytes) -> FvrangeVec:
         """All that ``raw`` holds of the ranges it says are meant, at most VEC_MAX."""
         count, mode, behavior, reserved, _ = _VEC_HEAD.unpack_from(raw)
-        end = _VEC_HEAD.size + min(count, VEC_MAX) * _VEC_RANGE.size
-        ranges = list(_VEC_RANGE.iter_unpack(raw[_VEC_HEAD.size : end]))
-        return cls(mode, behavior, ranges, count, reserved)
+        held = min(count, VEC_MAX, (len(raw) - _VEC_HEAD.size) // _VEC_RANGE.size)
+        flat = struct.unpack_from(f"={3 * held}Q", raw, _VEC_HEAD.size)
+        spans = list(zip(flat[0::3], flat[1::3], strict=True))
+        return cls(mode, behavior, spans, flat[2::3], count, reserved)
 
     def pack(self) -> bytes:
         """Raises struct.error for what it cannot hold, and ValueError for too many ranges."""
-        if len(self.ranges) > VEC_MAX:
-            raise ValueError(f"{len(self.ranges)} ranges; one call takes {VEC_MAX} at most")
-        purged = sum(purged for *_, purged in self.ranges)
-        head = _VEC_HEAD.pack(len(self.ranges), self.mode, self.behavior, 0, purged)
-        flat = itertools.chain.from_iterable(self.ranges)
-        body = struct.pack(f"={3 * len(self.ranges)}Q", *flat)
+        count = len(self.spans)
+        if count > VEC_MAX:
+            raise ValueError(f"{count} ranges; one call takes {VEC_MAX} at most")
+        flat = [0] * (3 * count)
+        if count:
+            flat[0::3], flat[1::3] = zip(*self.spans, strict=True)
+            flat[2::3] = self.purged or [0] * count
+        head = _VEC_HEAD.pack(count, self.mode, self.behavior, 0, sum(self.purged))
+        body = struct.pack(f"={3 * count}Q", *flat)
         return head + body.ljust(VEC_MAX * _VEC_RANGE.size, b"\0")

@@ -53,9 +53,8 @@ def fvrange_many(
 
     Raises ValueError for more than 512 ranges, OSError.
     """
-    vec = FvrangeVec(mode, behavior, [(start, length, 0) for start, length in ranges])
-    answer = FvrangeVec.unpack(request(fd, FVRANGE_IOC_VEC, vec))
-    return [purged for *_, purged in answer.ranges]
+    vec = FvrangeVec(mode, behavior, list(ranges))
+    return list(FvrangeVec.unpack(request(fd, FVRANGE_IOC_VEC, vec)).purged)
 
 
 def fvrange_purge(fd: FileDescriptor, start: int = 0, length: int = 0) -> int:

@@ -13,7 +13,8 @@ Rule numbers refer to the list "Semantics of ranges" in ``docs/semantics.md``.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import add, le
 from typing import NamedTuple
 
 from pyroaring import BitMap
@@ -29,6 +30,7 @@ from vfs_volatile.core.pages import (
     pages_covered,
     pages_touched,
     runs,
+    whole_pages,
     within,
 )
 from vfs_volatile.core.ranges import AT_ONCE
@@ -98,43 +100,55 @@ class AddressSpace(Content):
                 age = self.memory.newest_age
             yield
 
-    def mark_many(self, spans: list[ByteSpan], behavior: int) -> list[int]:
+    def mark_many(self, spans: Sequence[ByteSpan], behavior: int) -> list[int]:
         """:meth:`mark` for each of ``spans``, in their order, faster."""
         size = self.size
-        pages = []
-        if self._in_order(spans):
-            ends = [(start, min(start + length, size)) for start, length in spans]
-            pages = [pages_covered(start, max(start, end), size) for start, end in ends]
-        if not self.volatility.mark_new(pages, behavior):
+        pages = self._pages_of_many(spans, lambda start, end: pages_covered(start, end, size))
+        if not self.volatility.mark_new(*pages, behavior):
             return [self.mark(*span, behavior) for span in spans]
-        return (
-            [self.purged_bytes(*span) for span in spans]
-            if self.volatility.purged
-            else ([0] * len(spans))
-        )
+        return self._purged_in(spans)
 
-    def unmark_many(self, spans: list[ByteSpan]) -> list[int]:
+    def unmark_many(self, spans: Sequence[ByteSpan]) -> list[int]:
         """:meth:`unmark` for each of ``spans``, in their order, faster."""
-        size = self.size
-        pages = []
-        if self._in_order(spans):
-            pages = [pages_touched(start, min(start + length, size)) for start, length in spans]
-        if self.volatility.purged or not self.volatility.unmark_whole(pages):
+        pages = self._pages_of_many(spans, pages_touched)
+        if not pages[0] or any(self._purged_in(spans)) or not self.volatility.unmark_whole(*pages):
             self.clean_for_unmark(spans)
             return [self.unmark(*span) for span in spans]
-        for span in pages if self.votes.ballots else []:
-            self.votes.ended(span)
+        if self._votes:
+            for span in map(PageSpan, *pages):
+                self._votes.ended(span)
         return [0] * len(spans)
 
-    @staticmethod
-    def _in_order(spans: list[ByteSpan]) -> bool:
-        """Does each begin where the one before ends, or behind that?"""
-        at = 0
-        for start, length in spans:
-            if start < at or not length:
-                return False
-            at = start + length
-        return True
+    def _pages_of_many(
+        self, spans: Sequence[ByteSpan], pages_of: Callable[[int, int], PageSpan]
+    ) -> tuple[list[int], list[int]]:
+        """First pages, and ends, of spans if each begins where the one before ends or behind that;
+        else none.
+        """
+        if not spans:
+            return [], []
+        if len(spans) == 1:
+            start, end = self._clip(*spans[0])
+            first, end = pages_of(start, max(start, end))
+            return [first], [end]
+        starts, lengths = zip(*spans, strict=True)
+        ends = list(map(add, starts, lengths))
+        if not all(lengths) or not all(map(le, ends, starts[1:])):
+            return [], []
+        size = self.size
+        found = whole_pages(starts, ends) if ends[-1] <= size else None
+        if found is None:
+            ends = [max(start, min(end, size)) for start, end in zip(starts, ends, strict=True)]
+            firsts, ends = map(list, zip(*map(pages_of, starts, ends), strict=True))
+            found = firsts, ends
+        return found
+
+    def _purged_in(self, spans: Sequence[ByteSpan]) -> list[int]:
+        """:meth:`purged_bytes` of each of ``spans``, which are in order."""
+        start = spans[0][0]
+        if not self.volatility.purged or not self.purged_bytes(start, sum(spans[-1]) - start):
+            return [0] * len(spans)
+        return [self.purged_bytes(*span) for span in spans]
 
     def unmark(self, start: int, length: int, *, record_lost: bool = False) -> int:
         """End volatility of every page met; the bytes of exactly this range that were purged.

@@ -199,7 +199,7 @@ class AnonymousSpace:
             at, added = todo.pop()
             for space, shared in at.sharers(added):
                 for partner, taken in space.marks_on(shared):
-                    if partner.order > entry.order:
+                    if partner > entry:
                         return None
                     shared -= taken
                     new = space.whole(partner, taken) - going.get(partner, BitMap())

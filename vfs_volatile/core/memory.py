@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
-from sortedcontainers import SortedDict
+from sortedcontainers import SortedList
 
 from vfs_volatile.abi.ioctls import VRANGE_SIGBUS, VRANGE_ZERO
 from vfs_volatile.core.ranges import Order, VolatileRange
@@ -13,6 +15,7 @@ from vfs_volatile.errors import SyscallError
 from vfs_volatile.units import PAGE_SIZE
 
 _MIN_SLACK = (4 << 20) // PAGE_SIZE
+_FEW = 8
 
 
 class PurgeQueue:
@@ -22,33 +25,41 @@ class PurgeQueue:
     """
 
     def __init__(self) -> None:
-        # INVARIANT: key == value.order. A range changes its first page only while it is out.
-        self._by_order: SortedDict[Order, VolatileRange] = SortedDict()
+        self._entries: SortedList[Any] = SortedList()
+        """Any: what is looked for may be the beginning of a range, see Order."""
 
     def __len__(self) -> int:
-        return len(self._by_order)
+        return len(self._entries)
 
     def __iter__(self) -> Iterator[VolatileRange]:
-        return iter(self._by_order.values())
+        return iter(self._entries)
 
     def from_order(self, order: Order | None, *, after: bool = False) -> Iterator[VolatileRange]:
         """The ranges from place ``order`` on, or ``after`` it, or all. Do not change meanwhile."""
-        found = self._by_order.irange(order, inclusive=(not after, True))
-        return map(self._by_order.__getitem__, found)
+        return self._entries.irange((*order, math.inf) if order and after else order)
 
     def __contains__(self, entry: VolatileRange) -> bool:
-        return entry.order in self._by_order
+        return entry in self._entries
 
     def add(self, entry: VolatileRange) -> None:
-        self._by_order[entry.order] = entry
+        """``entry`` may be here already."""
+        if entry not in self._entries:
+            self._entries.add(entry)
 
     def add_all(self, entries: list[VolatileRange]) -> None:
-        self._by_order.update({entry.order: entry for entry in entries})
+        """None of ``entries`` is here."""
+        self._entries.update(entries)
 
     def discard(self, entry: VolatileRange) -> None:
-        self._by_order.pop(entry.order, None)
+        self._entries.discard(entry)
 
     def discard_all(self, entries: list[VolatileRange]) -> None:
+        """Each of ``entries``."""
+        if len(self) < _FEW * len(entries):  # then it is faster to cut them out together
+            at = self._entries.bisect_left(entries[0])
+            if self._entries[at : at + len(entries)] == entries:
+                del self._entries[at : at + len(entries)]
+                return
         for entry in entries:
             self.discard(entry)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
+from operator import or_
 from typing import NamedTuple, Protocol
 
 from pyroaring import BitMap
@@ -112,6 +114,16 @@ def pages_covered(start: int, end: int, size: int) -> PageSpan:
 def in_chunk(page: int, end: int) -> PageSpan:
     """The pages from ``page`` to the end of its chunk, or to ``end`` if that comes first."""
     return PageSpan(page, min(end, (page // CHUNK_PAGES + 1) * CHUNK_PAGES))
+
+
+def whole_pages(starts: Sequence[int], ends: Sequence[int]) -> tuple[list[int], list[int]] | None:
+    """Pages ``[first, end)`` of many spans of bytes; None unless all of them are of whole pages.
+
+    Such a span meets the pages that it covers. Without a call for each: they may be hundreds.
+    """
+    if (reduce(or_, starts, 0) | reduce(or_, ends, 0)) % PAGE_SIZE:
+        return None
+    return [start // PAGE_SIZE for start in starts], [end // PAGE_SIZE for end in ends]
 
 
 def page_set(span: PageSpan) -> BitMap:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, TypeAlias
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import repeat
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from pyroaring import BitMap
 
@@ -26,32 +29,59 @@ Order = tuple[int, int, int, int]
 """(priority, age, first page, whose): the lowest is purged first."""
 
 
-class VolatileRange:
-    """A run of pages that one mark made volatile, or what later unmarks left of it."""
+class VolatileRange(NamedTuple):
+    """A run of pages that one mark made volatile, or what later unmarks left of it.
 
-    __slots__ = ("age", "behavior", "end", "first", "space", "voted")
+    Ranges sort in the order in which they are purged: by priority, then age of the mark. Of one
+    mark there may be several: what unmarks left of it, and copies of fork(2).
+    """
 
-    def __init__(
-        self,
-        space: Space,
-        span: PageSpan,
-        behavior: int,
-        age: int,
-        *,
-        voted: bool = False,
-    ) -> None:
-        self.space = space
-        self.first, self.end = span
-        self.behavior = behavior
-        self.age = age
-        """Number of the mark, unique in the mount and growing: the oldest goes first."""
-        self.voted = voted
-        """Do votes of processes alone make it volatile, and no fvrange mark?"""
+    priority: int
+    age: int
+    """Number of the mark, unique in the mount and growing: the oldest goes first."""
+    first: int
+    ino: int
+    """Of ``space``."""
+    end: int
+    behavior: int
+    voted: bool
+    """Do votes of processes alone make it volatile, and no fvrange mark?"""
+    space: Space
+
+    @classmethod
+    def make(
+        cls, space: Space, span: PageSpan, behavior: int, age: int, *, voted: bool = False
+    ) -> VolatileRange:
+        """A range of pages of ``space``."""
+        first, end = span
+        return cls(_priority(behavior), age, first, space.ino, end, behavior, voted, space)
+
+    @classmethod
+    def make_all(
+        cls, space: Space, firsts: Sequence[int], ends: Sequence[int], behavior: int, age: int
+    ) -> list[VolatileRange]:
+        """A range for each of many marks, the first of age ``age``; without a call for each."""
+        fields = zip(
+            repeat(_priority(behavior)),
+            itertools.count(age),
+            firsts,
+            repeat(space.ino),
+            ends,
+            repeat(behavior),
+            repeat(False),
+            repeat(space),
+        )
+        return list(map(tuple.__new__, repeat(cls), fields))
 
     def part(self, span: PageSpan, *, voted: bool | None = None) -> VolatileRange:
         """A range like this one, of ``span`` alone."""
         voted = self.voted if voted is None else voted
-        return VolatileRange(self.space, span, self.behavior, self.age, voted=voted)
+        return self._replace(first=span.first, end=span.end, voted=voted)
+
+    @property
+    def order(self) -> Order:
+        """Its place in the order of purging, which no other range shares."""
+        return self[:4]
 
     @property
     def span(self) -> PageSpan:
@@ -62,14 +92,9 @@ class VolatileRange:
         """May the purger take single pages of it (VRANGE_PARTIAL), or only all (VRANGE_FULL)?"""
         return bool(self.behavior & VRANGE_PARTIAL)
 
-    @property
-    def order(self) -> Order:
-        """Its place in the order of purging: priority, then age of the mark.
 
-        Of one mark there may be several ranges: what unmarks left of it, and copies of fork(2).
-        """
-        priority = (self.behavior & PRIORITY_MASK) >> PRIORITY_SHIFT
-        return (priority, self.age, self.first, self.space.ino)
+def _priority(behavior: int) -> int:
+    return (behavior & PRIORITY_MASK) >> PRIORITY_SHIFT
 
 
 class RangeMap:
@@ -170,32 +195,26 @@ class RangeMap:
         if old.voted:
             self.voted.remove_range(old.first, old.end)
 
-    def add_all(self, new: list[VolatileRange]) -> None:
-        """Add ranges that overlap none and not each other, and are marks."""
-        firsts = [entry.first for entry in new]
+    def add_all(self, firsts: Sequence[int], ends: Sequence[int], new: list[VolatileRange]) -> None:
+        """Add ranges ``[first, end)`` that overlap none and not each other, and are marks."""
         self._by_first.update(zip(firsts, new, strict=True))
         self._firsts.update(firsts)
-        for entry in new:
-            self.covered.add_range(entry.first, entry.end)
+        _each(self.covered.add_range, firsts, ends)
 
-    def exactly(self, spans: list[PageSpan]) -> list[VolatileRange] | None:
-        """The ranges that ``spans`` are, one by one; None if one of them is none."""
-        found = []
-        for first, end in spans:
-            entry = self._by_first.get(first)
-            if entry is None or entry.end != end:
-                return None
-            found.append(entry)
+    def exactly(self, firsts: list[int], ends: list[int]) -> list[VolatileRange] | None:
+        """The ranges that are ``[first, end)`` one by one; None if one of them is no range."""
+        found = [entry for entry in map(self._by_first.get, firsts) if entry is not None]
+        if len(found) != len(firsts) or [entry.end for entry in found] != ends:
+            return None
         return found
 
-    def remove_all(self, old: list[VolatileRange]) -> None:
-        """Remove ranges that are here."""
-        for entry in old:
-            del self._by_first[entry.first]
-            self.covered.remove_range(entry.first, entry.end)
-            if self.voted:
-                self.voted.remove_range(entry.first, entry.end)
-        self._firsts -= BitMap([entry.first for entry in old])
+    def remove_all(self, firsts: Sequence[int], ends: Sequence[int]) -> None:
+        """Remove ranges that are :meth:`exactly` here."""
+        _each(self._by_first.__delitem__, firsts)
+        self._firsts -= BitMap(firsts)
+        for pages in (self.covered, self.voted):
+            if pages:
+                _each(pages.remove_range, firsts, ends)
 
     def check(self) -> None:
         """Raise AssertionError if an invariant does not hold."""
@@ -210,3 +229,8 @@ class RangeMap:
             assert first == found.first >= end, "ranges overlap or are filed under a wrong page"
             assert found.first < found.end, "empty range"
             end = found.end
+
+
+def _each(change: Callable[..., object], *columns: Sequence[int]) -> None:
+    """Call ``change`` for each row of ``columns``, without a step of the interpreter for each."""
+    deque(map(change, *columns), maxlen=0)

@@ -5,7 +5,9 @@ The state behind :mod:`~vfs_volatile.core.address_space`, in pages; no data, no 
 
 from __future__ import annotations
 
-from itertools import islice
+from collections.abc import Sequence
+from itertools import compress, islice
+from operator import lt
 from typing import TYPE_CHECKING
 
 from pyroaring import BitMap
@@ -109,7 +111,7 @@ class Volatility:
     def purged_reading_zero(self, span: PageSpan) -> BitMap:
         """The purged pages of ``span`` whose touch is no error."""
         pages = BitMap()
-        if self.purged:
+        if self.purged and count(self.purged, span):
             for entry in self.ranges.overlapping(span):
                 if self.reads_zero(entry):
                     pages |= self.purged & page_set(entry.span.clip(span))
@@ -157,7 +159,7 @@ class Volatility:
             age = self._memory.next_age()
         for gap in gaps:
             assert age is not None
-            self._add(VolatileRange(self._space, gap, behavior, age, voted=voted))
+            self._add(VolatileRange.make(self._space, gap, behavior, age, voted=voted))
             self.pages += gap.end - gap.first
             self._memory.volatile += gap.end - gap.first
         done = span if len(gaps) != most else PageSpan(span.first, gaps[-1].end)
@@ -170,48 +172,46 @@ class Volatility:
             self._replace(entry, span, entry.part(entry.span.clip(span), voted=False))
         return span.end if len(entries) != most else min(span.end, entries[-1].end)
 
-    def mark_new(self, spans: list[PageSpan], behavior: int) -> bool:
-        """As :meth:`mark` for each of ``spans``, which are in order and do not overlap.
+    def mark_new(self, firsts: Sequence[int], ends: Sequence[int], behavior: int) -> bool:
+        """As :meth:`mark` for each ``[first, end)``, which are in order and do not overlap.
 
         False, and nothing has changed, if one of them is volatile already or empty.
         """
-        if not all(spans) or not spans:
+        if not firsts or not all(map(lt, firsts, ends)):
             return False
-        hull = PageSpan(spans[0].first, spans[-1].end)
+        hull = PageSpan(firsts[0], ends[-1])
         if next(self.ranges.overlapping(hull), None) is not None:
             return False
-        age, space = self._memory.newest_age, self._space
-        new = [
-            VolatileRange(space, span, behavior, number)
-            for number, span in enumerate(spans, age + 1)
-        ]
-        pages = sum(span.end - span.first for span in spans)
-        self._memory.newest_age = age + len(new)
-        self._memory.volatile += pages
+        memory, resident = self._memory, self._resident
+        age = memory.newest_age + 1
+        new = VolatileRange.make_all(self._space, firsts, ends, behavior, age)
+        pages = sum(ends) - sum(firsts)
+        memory.newest_age += len(new)
+        memory.volatile += pages
         self.pages += pages
-        self.ranges.add_all(new)
-        if not self.direct and count(self._resident, hull) < hull.end - hull.first:
-            new = [entry for entry in new if count(self._resident, entry.span)]
-        self._memory.enqueue_all(new)
+        self.ranges.add_all(firsts, ends, new)
+        if not self.direct and count(resident, hull) < hull.end - hull.first:
+            new = list(compress(new, map(resident.range_cardinality, firsts, ends)))
+        memory.enqueue_all(new)
         return True
 
-    def unmark_whole(self, spans: list[PageSpan]) -> bool:
-        """As :meth:`unmark` for each of ``spans``, none of which has a purged page.
+    def unmark_whole(self, firsts: list[int], ends: list[int]) -> bool:
+        """As :meth:`unmark` for each ``[first, end)``, none of which has a purged page.
 
         False, and nothing has changed, if one of them is not exactly a range.
         """
-        if self.drains or not spans:
+        if self.drains or not firsts:
             return False
-        old = self.ranges.exactly(spans)
+        old = self.ranges.exactly(firsts, ends)
         if old is None:
             return False
-        pages = sum(span.end - span.first for span in spans)
+        pages = sum(ends) - sum(firsts)
         self._memory.volatile -= pages
         self.pages -= pages
-        self.ranges.remove_all(old)
+        self.ranges.remove_all(firsts, ends)
         self._memory.queue.discard_all(old)
         if self.idle:
-            self.idle -= BitMap([span.first for span in spans])
+            self.idle -= BitMap(firsts)
         return True
 
     def unmark(self, span: PageSpan) -> None:
@@ -296,7 +296,7 @@ class Volatility:
     def inherit(self, parent: Volatility) -> None:
         """fork(2): copies of the parent's marks, as old as they are. Nothing is here yet."""
         for entry in parent.ranges:
-            self._add(VolatileRange(self._space, entry.span, entry.behavior, entry.age))
+            self._add(VolatileRange.make(self._space, entry.span, entry.behavior, entry.age))
         self.pages = parent.pages
         self._memory.volatile += parent.pages
         self.purged |= parent.purged

@@ -6,6 +6,7 @@ Everything is checked before anything changes, so a failed call changes nothing.
 from __future__ import annotations
 
 import errno
+from operator import add
 
 from vfs_volatile.abi import anonymous, ioctls
 from vfs_volatile.abi.ioctls import FvrangeArgs, FvrangeInfo, FvrangeVec
@@ -50,11 +51,11 @@ def check_range(args: FvrangeArgs) -> None:
 
 def _check_vec(vec: FvrangeVec) -> None:
     """Raise SyscallError(EINVAL) unless VEC may be called so."""
-    if vec.reserved or vec.counted != len(vec.ranges):
+    if vec.reserved or vec.counted != len(vec.spans):
         raise SyscallError(errno.EINVAL)
-    check_range(FvrangeArgs(0, 0, vec.mode, vec.behavior))
-    if any(start + length > ioctls.U64_MAX for start, length, _ in vec.ranges):
-        raise SyscallError(errno.EINVAL)
+    starts, lengths = zip(*vec.spans, strict=True) if vec.spans else ((), ())
+    farthest = max(map(add, starts, lengths), default=0)
+    check_range(FvrangeArgs(0, farthest, vec.mode, vec.behavior))
 
 
 def _few(space: AddressSpace, spans: list[ByteSpan]) -> bool:
@@ -62,10 +63,6 @@ def _few(space: AddressSpace, spans: list[ByteSpan]) -> bool:
     if len(space.volatility.ranges) <= AT_ONCE:
         return True
     return sum(length or MAX_BYTES for _, length in spans) <= AT_ONCE * PAGE_SIZE
-
-
-def _with_purged(span: ByteSpan, purged: int) -> tuple[int, int, int]:
-    return *span, purged
 
 
 class Control:
@@ -111,13 +108,10 @@ class Control:
         if command == ioctls.FVRANGE_IOC_VEC:
             vec = FvrangeVec.unpack(data)
             _check_vec(vec)
-            spans = [(start, length) for start, length, _ in vec.ranges]
-            if not spans or not _few(space, spans):
+            if not vec.spans or not _few(space, vec.spans):
                 return None
-            purged = self._change_at_once(space, spans, vec.mode, vec.behavior, tid)
-            if not purged:
-                return None
-            return vec._replace(ranges=list(map(_with_purged, spans, purged))).pack()
+            purged = self._change_at_once(space, vec.spans, vec.mode, vec.behavior, tid)
+            return vec._replace(purged=purged).pack() if purged else None
         return None
 
     def _change_at_once(
@@ -128,7 +122,7 @@ class Control:
         if mode == ioctls.VRANGE_VOLATILE:
             space.require_honoured(behavior)
             purged = space.mark_many(spans, behavior)
-        elif any(space.zeroed_by_unmark(*span) for span in spans if space.volatility.purged):
+        elif space.volatility.purged and any(space.zeroed_by_unmark(*span) for span in spans):
             return []
         else:
             purged = space.unmark_many(spans)
@@ -199,18 +193,16 @@ class Control:
         _check_vec(vec)
         if vec.mode == ioctls.VRANGE_VOLATILE:
             space.require_honoured(vec.behavior)
-        parts = [(space, (start, length)) for start, length, _ in vec.ranges]
+        parts = [(space, span) for span in vec.spans]
         if vec.mode == ioctls.VRANGE_VOLATILE:
             purged = await self._purges.mark(parts, vec.behavior)
         else:
             purged = await self._purges.unmark(parts)
         if parts:
-            spans = [span for _, span in parts]
-            self._record(space, spans, vec.mode, vec.behavior, sum(purged), tid)
+            self._record(space, vec.spans, vec.mode, vec.behavior, sum(purged), tid)
         if vec.mode == ioctls.VRANGE_VOLATILE:
             purged = await self._aids.after_mark(parts, purged)
-        done = [(*span, found) for (_, span), found in zip(parts, purged, strict=True)]
-        return vec._replace(ranges=done)
+        return vec._replace(purged=purged)
 
     def _record(
         self,

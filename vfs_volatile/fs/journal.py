@@ -11,6 +11,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from operator import add
 from typing import Literal, NamedTuple
 
 from vfs_volatile.core.address_space import AddressSpace
@@ -140,7 +141,6 @@ def within(texts: Iterable[str], most: int) -> tuple[list[str], int]:
 
 def _hull(spans: Sequence[ByteSpan]) -> ByteSpan:
     """The bytes from the first of ``spans`` to the last; length 0 if one is open at its end."""
-    start = min(start for start, _ in spans)
-    if not all(length for _, length in spans):
-        return start, 0
-    return start, max(start + length for start, length in spans) - start
+    starts, lengths = zip(*spans, strict=True)
+    start = min(starts)
+    return start, max(map(add, starts, lengths)) - start if all(lengths) else 0
