@@ -61,6 +61,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         "mappings",
         "permissions",
         "random",
+        "random_files",
         "space",
         "times",
         "limits_passthrough",
