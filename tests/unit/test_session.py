@@ -75,6 +75,7 @@ int main(int count, char **arguments)
 		return 2;
 	processes = strcmp(how, "of pyfuse3") == 0 ? unknown : handle;
 	receives = strcmp(how, "alone") == 0 || strcmp(how, "read") == 0 ? never : always;
+	shim_set_hurry(strcmp(how, "in a hurry") == 0);
 	if (strcmp(how, "third has a task") == 0)
 		tasks_after = 3;
 	if (strcmp(how, "a moment later") == 0 && write(device[1], "x", 1) == 1)
@@ -123,6 +124,10 @@ def test_an_endless_stream_ends_its_turn(program: Path) -> None:
 
 def test_one_that_a_task_answers_is_the_last(program: Path) -> None:
     assert served(program, "third has a task")[0] == 3
+
+
+def test_each_is_the_last_while_tasks_are_in_a_hurry(program: Path) -> None:
+    assert served(program, "in a hurry")[0] == 1
 
 
 def test_one_that_pyfuse3_answers_is_the_last(program: Path) -> None:

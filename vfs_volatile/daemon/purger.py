@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import trio
 
@@ -22,7 +23,9 @@ _PAUSE_SECONDS = 0.05
 class Purger:
     """Purges when more than the budget is resident, for as long as there is something to purge."""
 
-    def __init__(self) -> None:
+    def __init__(self, set_hurry: Callable[[bool], object] = lambda _: None) -> None:
+        """``set_hurry(on)``: this task has steps to take between any two requests, or no longer."""
+        self._set_hurry = set_hurry
         self._pressure = trio.Event()
         self._refused = False
         """Has it been said, since the last round that came to its end, what keeps it?"""

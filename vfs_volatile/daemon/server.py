@@ -101,7 +101,7 @@ def serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
 async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
     triggers = Triggers() if config.pressure else None
     metrics = _metrics_server(config.metrics) if config.metrics else None
-    purger = Purger()
+    purger = Purger(shim.set_hurry)
     memory = Memory(
         config.size // PAGE_SIZE,
         config.budget // PAGE_SIZE,

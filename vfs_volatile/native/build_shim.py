@@ -47,6 +47,7 @@ ffi.cdef(
     unsigned shim_gid(fuse_req_t req);
     int shim_tid(fuse_req_t req);
     void shim_end_turn(void);
+    void shim_set_hurry(int on);
     void shim_watch_interrupt(fuse_req_t req);
 
     int shim_took_hold(void);

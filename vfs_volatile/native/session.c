@@ -8,7 +8,8 @@
  * reads the next itself, and waits a moment for it: whoever has been answered may ask again.
  *
  * A request that pyfuse3 answers is always the last: its coroutine is awaited when we return. So is
- * one for which a task was started. Other tasks of trio wait for TURN_NS and one request at most.
+ * one for which a task was started. Other tasks of trio wait for TURN_NS and one request at most;
+ * while somebody has said that they are in a hurry, for one request.
  */
 #include <fcntl.h>
 #include <poll.h>
@@ -24,6 +25,13 @@ static int at_once;
 static void shim_end_turn(void)
 {
 	at_once = 0;
+}
+
+static int hurry; /* Is each request the last of its turn for now? */
+
+static void shim_set_hurry(int on)
+{
+	hurry = on;
 }
 
 static int64_t now_ns(void)
@@ -93,7 +101,7 @@ void fuse_session_process_buf(struct fuse_session *se, const struct fuse_buf *bu
 
 		at_once = 0;
 		real_process()(se, buf);
-		if (!at_once || now_ns() > end)
+		if (!at_once || hurry || now_ns() > end)
 			return;
 		got = real_receive()(se, &next);
 		if (got == -EAGAIN && wait_for_request(fuse_session_fd(se)))

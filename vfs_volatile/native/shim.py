@@ -91,3 +91,8 @@ def end_turn() -> None:
     To be called by a handler when it has given them something to do.
     """
     lib.shim_end_turn()
+
+
+def set_hurry(on: bool) -> None:
+    """Let other tasks run after each request, or no longer, while they have much to do soon."""
+    lib.shim_set_hurry(on)
