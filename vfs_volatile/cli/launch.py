@@ -19,7 +19,7 @@ from vfs_volatile.mountinfo import FSTYPE, find_mount
 
 T = TypeVar("T")
 
-START_LIMIT = 30.0
+START_LIMIT = 60.0
 """Seconds for the daemon to say that it is ready."""
 ANSWER_LIMIT = 10.0
 """Seconds for a mount to answer one call."""

@@ -25,7 +25,7 @@ from vfs_volatile.trial.leash import end_with_parent
 from vfs_volatile.trial.mounting import TemporaryMount
 from vfs_volatile.trial.work import make_work_directory
 
-LIMIT_SECONDS = 30.0
+LIMIT_SECONDS = 60.0
 """For one play, the start of its mount included."""
 AT_ONCE = 2
 """Plays at the same time."""

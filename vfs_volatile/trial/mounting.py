@@ -21,7 +21,7 @@ from vfs_volatile.mountinfo import find_mount
 from vfs_volatile.trial.leash import end_with_parent
 from vfs_volatile.trial.modules import how_it_ended, run_module
 
-_START_SECONDS = 20.0
+_START_SECONDS = 60.0
 _END_SECONDS = 10.0
 _READY = b"ready "
 _ERROR = "vfs-volatile: "
