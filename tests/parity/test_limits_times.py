@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import mmap
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -146,4 +147,5 @@ def test_storing_on_a_full_mount(here: Path) -> object:
                 os._exit(0)
             _, status = os.waitpid(pid, 0)
             result = attempt(shared.flush)
-    return ("SIGBUS" if os.WIFSIGNALED(status) else "stored"), result
+    ended = os.waitstatus_to_exitcode(status)
+    return {-signal.SIGBUS: "SIGBUS", 0: "stored"}.get(ended, ended), result
