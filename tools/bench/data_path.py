@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +18,8 @@ _MIB = 1 << 20
 _GIB = 1 << 30
 _RUN_SECONDS = 600.0
 _LIMIT_SECONDS = 3600.0
+_REST_SECONDS = 0.2
+_MOST_RESTS = 100
 
 TMPFS, ZERO, SIGBUS, CACHED, OTHER = (
     "tmpfs",
@@ -120,7 +123,7 @@ def _run(touch: Path, case: _Case, size: int, files: int) -> Iterator[tuple[str,
 def _memory_held(case: _Case, size: int) -> float:
     """Bytes of memory for each byte of a file that was written and read."""
     path = case.directory / "held"
-    before = _held_now(case)
+    before = _held_at_rest(case)
     block = b"h" * _MIB
     with open(path, "wb", buffering=0) as file:
         file.writelines(block for _ in range(size // _MIB))
@@ -130,6 +133,18 @@ def _memory_held(case: _Case, size: int) -> float:
     after = _held_now(case)
     path.unlink()
     return (after - before) / size
+
+
+def _held_at_rest(case: _Case) -> int:
+    """As :func:`_held_now`, once nothing that was deleted is being freed any more."""
+    now = _held_now(case)
+    for _ in range(_MOST_RESTS):
+        last = now
+        time.sleep(_REST_SECONDS)
+        now = _held_now(case)
+        if abs(now - last) < _MIB:
+            break
+    return now
 
 
 def _held_now(case: _Case) -> int:
