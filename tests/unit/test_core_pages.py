@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -26,6 +27,7 @@ from vfs_volatile.core.pages import (
     runs,
     whole_pages,
 )
+from vfs_volatile.core.ranges import RangeMap
 from vfs_volatile.units import PAGE_SIZE
 
 sets = st.builds(
@@ -144,3 +146,18 @@ def test_all_pages_of_the_largest_file() -> None:
     assert list(runs(pages)) == [PageSpan(0, LAST_PAGE)]
     pages.remove_range(1, LAST_PAGE)
     assert count(pages, PageSpan(0, LAST_PAGE)) == 1
+
+
+def test_looking_where_there_is_nothing_takes_no_memory() -> None:
+    pages, ranges = BitMap([1]), RangeMap()
+
+    def look(times: int) -> int:
+        """How many bytes the process has grown by."""
+        before = Path("/proc/self/statm").read_text().split()[1]
+        for _ in range(times):
+            assert next_page(pages, 2) is None
+            assert not list(ranges.from_page(2))
+        return (int(Path("/proc/self/statm").read_text().split()[1]) - int(before)) * PAGE_SIZE
+
+    look(50_000)
+    assert look(200_000) < 4 << 20

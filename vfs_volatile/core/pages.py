@@ -150,10 +150,11 @@ def count(pages: BitMap, span: PageSpan) -> int:
 
 def next_page(pages: BitMap, page: int) -> int | None:
     """The first of ``pages`` at or after ``page``."""
-    try:
-        return pages.next_set_bit(page) if page < LAST_PAGE else None
-    except ValueError:
+    # Asked first: looking for one where there is none, pyroaring 1.2 forgets to free an iterator.
+    if not pages or page > pages.max():
         return None
+    found: int = pages.next_set_bit(page)
+    return found
 
 
 def last_page(pages: BitMap, page: int) -> int | None:

@@ -130,8 +130,9 @@ class RangeMap:
         before = last_page(self._firsts, page)
         if before is not None and self._by_first[before].end > page:
             page = before
-        for first in self._firsts.iter_equal_or_larger(page):
-            yield self._by_first[first]
+        if next_page(self._firsts, page) is not None:
+            for first in self._firsts.iter_equal_or_larger(page):
+                yield self._by_first[first]
 
     def overlapping(self, span: PageSpan) -> Iterator[VolatileRange]:
         """The ranges that share a page with ``span``, in order. Do not change meanwhile."""
