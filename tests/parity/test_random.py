@@ -8,14 +8,12 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from itertools import count
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
     initialize,
     precondition,
     rule,
@@ -23,6 +21,7 @@ from hypothesis.stateful import (
 )
 
 from tests.parity.calls import renameat2
+from tests.parity.machine import TwoSides
 from tests.parity.sides import Sides, attempt, look
 from tests.support.files import fallocate
 from tests.support.mount import Mount
@@ -125,38 +124,25 @@ def _store(fd: int, offset: int) -> object:
     return "stored"
 
 
-class Machine(RuleBasedStateMachine):
-    """Every rule does the same on both sides."""
-
-    numbers = count()
+class Machine(TwoSides[Replica]):
+    """What is done to names, and to files."""
 
     def __init__(self, sides: Sides, mount: Mount) -> None:
-        super().__init__()
-        mount.rearm()
-        number = str(next(self.numbers))
-        self.replicas = [Replica(sides.ours / number), Replica(sides.tmpfs / number)]
+        super().__init__(sides, mount, Replica)
 
     @initialize(may_allocate=st.booleans())
     def choose(self, may_allocate: bool) -> None:
         """Either allocate or look for holes: they differ, see ``docs/limits.md``."""
         self.may_allocate = may_allocate
 
-    def same(self, call: Callable[[Replica], object]) -> None:
-        ours, tmpfs = (attempt(call, replica) for replica in self.replicas)
-        assert ours == tmpfs
-
     def same_on(self, slot: int, call: Callable[[int], object]) -> None:
         self.same(lambda side: call(side.slots[slot]))
 
     def known(self, number: int) -> str:
         """A name that exists (on both): random names alone would mostly meet ENOENT."""
-        root = self.replicas[1].root
+        root = self.both[1].root
         names = sorted(str(path.relative_to(root)) for path in root.rglob("*"))
         return names[number % len(names)] if names else "none"
-
-    def teardown(self) -> None:
-        ours, tmpfs = (replica.end() for replica in self.replicas)
-        assert ours == tmpfs
 
     @rule(slot=SLOTS, name=NAMES, flags=FLAGS)
     def open(self, slot: int, name: str, flags: int) -> None:

@@ -12,16 +12,16 @@ import os
 import shutil
 import struct
 from collections.abc import Callable
-from itertools import count
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+from hypothesis.stateful import rule, run_state_machine_as_test
 
 from tests.parity.calls import renameat2
 from tests.parity.content import runs
+from tests.parity.machine import TwoSides
 from tests.parity.sides import Sides, attempt
 from tests.parity.test_times import wait_for_the_next_tick
 from tests.support.files import fallocate
@@ -138,24 +138,11 @@ def _content(fd: int) -> bytes:
         os.close(again)
 
 
-class Machine(RuleBasedStateMachine):
-    """Every rule does the same on both sides."""
-
-    numbers = count()
+class Machine(TwoSides[Side]):
+    """What is done to open files."""
 
     def __init__(self, sides: Sides, mount: Mount) -> None:
-        super().__init__()
-        mount.rearm()
-        number = str(next(self.numbers))
-        self.sides = [Side(sides.ours / number), Side(sides.tmpfs / number)]
-
-    def same(self, call: Callable[[Side], object]) -> None:
-        ours, tmpfs = (attempt(call, side) for side in self.sides)
-        assert ours == tmpfs
-
-    def teardown(self) -> None:
-        ours, tmpfs = (side.end() for side in self.sides)
-        assert ours == tmpfs
+        super().__init__(sides, mount, Side)
 
     @rule(slot=SLOTS, name=NAMES, flags=FLAGS)
     def open(self, slot: int, name: str, flags: int) -> None:
@@ -206,7 +193,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(number=MAPS, at=st.integers(0, MAPPED * PAGE - 1), byte=st.integers(1, 255))
     def store(self, number: int, at: int, byte: int) -> None:
-        if at < self.sides[1].maps[number].size():  # that of the file now
+        if at < self.both[1].maps[number].size():  # that of the file now
             self.same(lambda side: side.store(number, at, byte))
 
     @rule(number=MAPS)
@@ -246,12 +233,12 @@ class Machine(RuleBasedStateMachine):
             lambda fd: os.pread(fd, size, 0),
             lambda fd: os.utime(fd, ns=(1, size)),
         ]
-        for side in self.sides:
+        for side in self.both:
             side.flush()
-        before = [side.times(slot) for side in self.sides]
+        before = [side.times(slot) for side in self.both]
         wait_for_the_next_tick()
         self.same(lambda side: calls[kind](side.fds[slot]))
-        after = [side.times(slot) for side in self.sides]
+        after = [side.times(slot) for side in self.both]
         ours, tmpfs = (
             [one != other for one, other in zip(*pair, strict=True)]
             for pair in zip(before, after, strict=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Any
 
 from vfs_volatile.native import answering
 from vfs_volatile.native.answering import (
     NAME_SECONDS,
     Attributes,
+    Opened,
     answer_later,
     caller_of,
     errno_of,
@@ -95,21 +97,21 @@ def shim_on_open(req: Any, ino: int, flags: int) -> None:
 
 @ffi.def_extern()  # type: ignore[untyped-decorator]
 def shim_on_create(req: Any, parent: int, name: Any, mode: int, flags: int) -> None:
-    try:
-        made, opened = answering.handlers.create(
-            parent, ffi.string(name), mode, flags, caller_of(req)
-        )
-        told = _told(made)
-    except Exception as error:
-        lib.fuse_reply_err(req, errno_of(error))
-    else:
-        lib.shim_reply_created(req, *told, NAME_SECONDS, *opened)
+    _answer_created(
+        req,
+        lambda: answering.handlers.create(parent, ffi.string(name), mode, flags, caller_of(req)),
+    )
 
 
 @ffi.def_extern()  # type: ignore[untyped-decorator]
 def shim_on_tmpfile(req: Any, parent: int, mode: int, flags: int) -> None:
+    _answer_created(req, lambda: answering.handlers.tmpfile(parent, mode, flags, caller_of(req)))
+
+
+def _answer_created(req: Any, make: Callable[[], tuple[Attributes, Opened]]) -> None:
+    """Answer with a new file, and the handle that it is open as."""
     try:
-        made, opened = answering.handlers.tmpfile(parent, mode, flags, caller_of(req))
+        made, opened = make()
         told = _told(made)
     except Exception as error:
         lib.fuse_reply_err(req, errno_of(error))
