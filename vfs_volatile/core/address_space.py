@@ -84,8 +84,8 @@ class AddressSpace(Content):
         Pages that are volatile already keep their age, behavior and state (rule 2). A ``length``
         of 0 reaches to the end of file.
         """
-        for _ in self.marking(start, length, behavior):
-            pass
+        if span := self.span_of(start, length):
+            self.volatility.mark(span, behavior)
         return self.purged_bytes(start, length)
 
     def marking(self, start: int, length: int, behavior: int) -> Iterator[None]:
@@ -102,6 +102,8 @@ class AddressSpace(Content):
 
     def mark_many(self, spans: Sequence[ByteSpan], behavior: int) -> list[int]:
         """:meth:`mark` for each of ``spans``, in their order, faster."""
+        if len(spans) == 1:
+            return [self.mark(*spans[0], behavior)]
         size = self.size
         pages = self._pages_of_many(spans, lambda start, end: pages_covered(start, end, size))
         if not self.volatility.mark_new(*pages, behavior):
@@ -110,6 +112,8 @@ class AddressSpace(Content):
 
     def unmark_many(self, spans: Sequence[ByteSpan]) -> list[int]:
         """:meth:`unmark` for each of ``spans``, in their order, faster."""
+        if len(spans) == 1:
+            return [self.unmark(*spans[0])]
         pages = self._pages_of_many(spans, pages_touched)
         if not pages[0] or any(self._purged_in(spans)) or not self.volatility.unmark_whole(*pages):
             self.clean_for_unmark(spans)
@@ -127,10 +131,6 @@ class AddressSpace(Content):
         """
         if not spans:
             return [], []
-        if len(spans) == 1:
-            start, end = self._clip(*spans[0])
-            first, end = pages_of(start, max(start, end))
-            return [first], [end]
         starts, lengths = zip(*spans, strict=True)
         ends = list(map(add, starts, lengths))
         if not all(lengths) or not all(map(le, ends, starts[1:])):
@@ -225,7 +225,8 @@ class AddressSpace(Content):
 
     def purged_bytes(self, start: int, length: int) -> int:
         """How many bytes of the range are purged."""
-        return self.bytes_in(self.volatility.purged, start, length)
+        purged = self.volatility.purged
+        return self.bytes_in(purged, start, length) if purged else 0
 
     # ---- purging ----
 
@@ -249,7 +250,7 @@ class AddressSpace(Content):
         for span in spans:
             for entry in list(self.volatility.ranges.overlapping(span)):
                 if entry.age <= newest and not drain.refused:
-                    self._purge(entry.span.clip(span), drain)
+                    self._purge(span.clip(entry), drain)
         if drain.pages:
             self.volatility.drains.append(drain)
         return drain

@@ -168,11 +168,13 @@ class Memory:
 
     def counted(self, pages: int) -> None:
         """All files that processes reach without us hold ``pages`` in memory, seen or not."""
-        self.unseen = max(0, pages - self.direct)
+        self.unseen = pages - self.direct if pages > self.direct else 0
         self._grown()
 
     def _grown(self) -> None:
-        self.highest_resident = max(self.highest_resident, self.resident)
+        resident = self.seen + self.unseen
+        if resident > self.highest_resident:
+            self.highest_resident = resident
         self.signal_pressure()
 
     def set_budget(self, budget_pages: int) -> None:
@@ -192,5 +194,5 @@ class Memory:
 
     def signal_pressure(self) -> None:
         """Tell the purger if there may be work: over budget, with something to purge."""
-        if self.queue and self.resident > self.budget_pages:
+        if self.seen + self.unseen > self.budget_pages and self.queue:
             self._on_pressure()

@@ -21,6 +21,15 @@ MAX_BYTES = LAST_PAGE * PAGE_SIZE
 """No file is larger (EFBIG): 16 TiB with pages of 4 KiB."""
 
 
+class Spanning(Protocol):
+    """Pages ``[first, end)``, or what is of them."""
+
+    @property
+    def first(self) -> int: ...
+    @property
+    def end(self) -> int: ...
+
+
 class PageSpan(NamedTuple):
     """Pages ``[first, end)`` of a file."""
 
@@ -30,9 +39,14 @@ class PageSpan(NamedTuple):
     def __bool__(self) -> bool:
         return self.first < self.end
 
-    def clip(self, other: PageSpan) -> PageSpan:
+    def clip(self, other: Spanning) -> PageSpan:
         """The part of this span that lies in ``other`` (empty and false if there is none)."""
-        return PageSpan(max(self.first, other.first), min(self.end, other.end))
+        first, end = other.first, other.end
+        if first < self.first:
+            first = self.first
+        if end > self.end:
+            end = self.end
+        return PageSpan(first, end)
 
     def overlaps(self, other: PageSpan) -> bool:
         return self.first < other.end and other.first < self.end
@@ -141,11 +155,12 @@ def within(pages: BitMap, span: PageSpan) -> BitMap:
     return pages & page_set(span.clip(PageSpan(0, pages.max() + 1)))
 
 
-def count(pages: BitMap, span: PageSpan) -> int:
+def count(pages: BitMap, span: Spanning) -> int:
     """How many of ``pages`` lie in ``span``."""
-    if span.end - span.first == 1:
-        return int(span.first in pages)  # many times faster than counting
-    return pages.range_cardinality(span.first, span.end) if span else 0
+    first, end = span.first, span.end
+    if end - first == 1:
+        return int(first in pages)  # many times faster than counting
+    return pages.range_cardinality(first, end) if first < end else 0
 
 
 def next_page(pages: BitMap, page: int) -> int | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from pyroaring import BitMap
 
 from vfs_volatile.abi.ioctls import PRIORITY_MASK, PRIORITY_SHIFT, VRANGE_PARTIAL
-from vfs_volatile.core.pages import PageSpan, last_page, next_page, run_end
+from vfs_volatile.core.pages import PageSpan, count, last_page, next_page, run_end
 
 if TYPE_CHECKING:
     from vfs_volatile.core.address_space import AddressSpace
@@ -138,6 +138,10 @@ class RangeMap:
         """The ranges that share a page with ``span``, in order. Do not change meanwhile."""
         if not self._by_first:
             return
+        there = self._by_first.get(span.first)
+        if there is not None and span.first < span.end <= there.end:  # most go as they came
+            yield there
+            return
         for found in self.from_page(span.first):
             if found.first >= span.end:
                 return
@@ -153,8 +157,13 @@ class RangeMap:
             yield entry
             page = next_page(self.voted, entry.end)
 
-    def gaps(self, span: PageSpan) -> Iterator[PageSpan]:
-        """The maximal runs of ``span`` that no range covers. Do not change meanwhile."""
+    def gaps(self, span: PageSpan, most: int | None = None) -> list[PageSpan]:
+        """The maximal runs of ``span`` that no range covers; the first ``most`` of them."""
+        if span and not count(self.covered, span):  # most are marked where nothing is
+            return [span]
+        return list(itertools.islice(self._gaps(span), most))
+
+    def _gaps(self, span: PageSpan) -> Iterator[PageSpan]:
         page = span.first
         while page < span.end:
             if page in self.covered:

@@ -122,8 +122,9 @@ class Residency:
 
     def span_of(self, start: int, length: int) -> PageSpan:
         """The pages wholly inside the range: what a mark or a purge of it takes."""
-        start, end = self._clip(start, length)
-        return pages_covered(start, end, self.size) if start < end else PageSpan(0, 0)
+        size = self.size
+        end = start + length if length and start + length < size else size
+        return pages_covered(start, end, size) if start < end else PageSpan(0, 0)
 
     def touched(self, start: int, length: int) -> PageSpan:
         """The pages that the range meets: what an unmark of it takes."""
@@ -161,7 +162,8 @@ class Residency:
 
     def _clip(self, start: int, length: int) -> ByteSpan:
         """(start, end) in bytes within the file; length 0 reaches to its end."""
-        return start, min(start + length, self.size) if length else self.size
+        size = self.size
+        return start, start + length if length and start + length < size else size
 
     def _bytes(self, span: PageSpan) -> ByteSpan:
         start = span.first * PAGE_SIZE

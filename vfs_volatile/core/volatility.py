@@ -94,7 +94,7 @@ class Volatility:
             return None
         for entry in self.ranges.overlapping(span):
             if not self.reads_zero(entry):
-                piece = entry.span.clip(span)
+                piece = span.clip(entry)
                 page = next_page(self.purged, piece.first)
                 if page is not None and page < piece.end:
                     return page
@@ -114,7 +114,7 @@ class Volatility:
         if self.purged and count(self.purged, span):
             for entry in self.ranges.overlapping(span):
                 if self.reads_zero(entry):
-                    pages |= self.purged & page_set(entry.span.clip(span))
+                    pages |= self.purged & page_set(span.clip(entry))
         return pages
 
     def marked(self, span: PageSpan) -> BitMap:
@@ -135,7 +135,7 @@ class Volatility:
 
     def draining(self, span: PageSpan) -> bool:
         """Is a purge under way on one of these pages?"""
-        return any(count(drain.pages, span) for drain in self.drains)
+        return bool(self.drains) and any(count(drain.pages, span) for drain in self.drains)
 
     # ---- what changes; each keeps counts and queue right ----
 
@@ -154,7 +154,7 @@ class Volatility:
         the mark that this is a step of, if it has one. What votes alone made volatile keeps its age
         and behavior, and needs no votes any more if this mark is none.
         """
-        gaps = list(islice(self.ranges.gaps(span), most))
+        gaps = self.ranges.gaps(span, most)
         if gaps and age is None:
             age = self._memory.next_age()
         for gap in gaps:
@@ -167,9 +167,12 @@ class Volatility:
 
     def _mark_voted(self, span: PageSpan, most: int | None) -> int:
         """Let what votes alone made volatile in ``span`` need none; the page reached."""
+        if not self.ranges.voted:
+            return span.end
         entries = list(islice(self.ranges.of_votes(span), most))
         for entry in entries:
-            self._replace(entry, span, entry.part(entry.span.clip(span), voted=False))
+            taken = span.clip(entry)
+            self._replace(entry, taken, entry.part(taken, voted=False))
         return span.end if len(entries) != most else min(span.end, entries[-1].end)
 
     def mark_new(self, firsts: Sequence[int], ends: Sequence[int], behavior: int) -> bool:
@@ -218,10 +221,10 @@ class Volatility:
         """Cut ``span`` out of the ranges; what is left of them keeps its age and behavior."""
         self.forget_purged(span)
         for old in list(self.ranges.overlapping(span)):
-            cut = old.span.clip(span)
+            cut = span.clip(old)
             self.pages -= cut.end - cut.first
             self._memory.volatile -= cut.end - cut.first
-            self._replace(old, span, None)
+            self._replace(old, cut, None)
         self._leave_drains(span)
 
     def truncate(self, first: int) -> None:
@@ -251,9 +254,9 @@ class Volatility:
     def dropped(self, span: PageSpan) -> None:
         """Pages of ``span`` are no longer resident, if they were; if direct, this was seen now."""
         for entry in self.ranges.overlapping(span):
-            if self.direct and entry.span.clip(span) != entry.span:
+            if self.direct and span.clip(entry) != entry.span:
                 continue  # of the rest nobody knows
-            if not count(self._resident, entry.span):
+            if not count(self._resident, entry):
                 self._memory.queue.discard(entry)
                 if self.direct:
                     self.idle.add(entry.first)
@@ -282,9 +285,9 @@ class Volatility:
         """
         possible = BitMap()
         for entry in self.ranges.overlapping(span):
-            piece = page_set(entry.span.clip(span))
+            piece = page_set(span.clip(entry))
             possible |= piece if self.reads_zero(entry) else piece - self._resident
-            if count(self._resident, entry.span):
+            if count(self._resident, entry):
                 self._memory.enqueue(entry)
             else:
                 self._memory.queue.discard(entry)
@@ -311,8 +314,7 @@ class Volatility:
 
     def forget_purged(self, span: PageSpan) -> None:
         """Nobody needs to be told any more that pages of ``span`` were purged."""
-        forgotten = count(self.purged, span)
-        if forgotten:
+        if self.purged and (forgotten := count(self.purged, span)):
             self.purged.remove_range(*span)
             self._memory.purged -= forgotten
 
@@ -322,7 +324,7 @@ class Volatility:
         volatile = BitMap()
         for entry in self.ranges:
             volatile |= page_set(entry.span)
-            has_resident = count(self._resident, entry.span) > 0
+            has_resident = count(self._resident, entry) > 0
             queued = entry in self._memory.queue
             if self.direct:
                 assert queued == (entry.first not in self.idle), "neither queued nor idle"
@@ -344,22 +346,22 @@ class Volatility:
 
     def _add(self, new: VolatileRange) -> None:
         self.ranges.add(new)
-        if self.direct or count(self._resident, new.span):
+        if self.direct or count(self._resident, new):
             self._memory.enqueue(new)
 
     def _enqueue(self, entry: VolatileRange) -> None:
         self.idle.discard(entry.first)
         self._memory.enqueue(entry)
 
-    def _replace(self, old: VolatileRange, span: PageSpan, new: VolatileRange | None) -> None:
-        """Put ``new`` in the place of what ``old`` has in ``span``."""
+    def _replace(self, old: VolatileRange, part: PageSpan, new: VolatileRange | None) -> None:
+        """Put ``new`` in the place of ``part`` of ``old``."""
         self._memory.queue.discard(old)
         self.idle.discard(old.first)
         self.ranges.remove(old)
-        cut = old.span.clip(span)
-        for left in (PageSpan(old.first, cut.first), PageSpan(cut.end, old.end)):
-            if left:
-                self._add(old.part(left))
+        if old.first < part.first:
+            self._add(old.part(PageSpan(old.first, part.first)))
+        if part.end < old.end:
+            self._add(old.part(PageSpan(part.end, old.end)))
         if new is not None:
             self._add(new)
 

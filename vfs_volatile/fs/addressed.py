@@ -80,7 +80,8 @@ class Addressed:
 
     def catch_up(self) -> None:
         """Let votes end whose processes have ended, before somebody asks for the state."""
-        self._electorate.catch_up()
+        if self._rules.votes:
+            self._electorate.catch_up()
 
     async def _vote(self, process: ProcessId, parts: list[Part], args: FvrangeArgs) -> list[int]:
         """Cast votes on ``parts``; the bytes of each that were found purged.

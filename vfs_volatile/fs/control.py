@@ -84,27 +84,31 @@ class Control:
 
     # ---- ioctls ----
 
-    def ioctl_at_once(self, handle: Handle, command: int, data: bytes, tid: int) -> bytes | None:
-        """As :meth:`ioctl`, for a call that has nothing to wait for; None if it may have to wait.
+    def fvrange_at_once(self, handle: Handle, args: FvrangeArgs, tid: int) -> int | None:
+        """FVRANGE: the bytes found purged; None, and nothing has changed, if it may have to wait.
 
-        A task costs more than a mark. Raises SyscallError, and nothing has changed then.
+        A task costs more than a mark. Raises SyscallError, and nothing has changed then either.
         """
-        space = handle.inode.space
-        if space is None or space.volatility.drains or self._aids.may_wait:
+        space = self._free_of_purges(handle)
+        if space is None or not handle.writable:
+            return None
+        check_range(args)
+        span = (args.start, args.length)
+        if not _few(space, [span]):
+            return None
+        purged = self._change_at_once(space, [span], args.mode, args.behavior, tid)
+        return purged[0] if purged else None
+
+    def ioctl_at_once(self, handle: Handle, command: int, data: bytes, tid: int) -> bytes | None:
+        """As :meth:`fvrange_at_once`, for other calls: the struct to hand back."""
+        space = self._free_of_purges(handle)
+        if space is None:
             return None
         if command == ioctls.FVRANGE_IOC_NEXT:
             self._addressed.catch_up()
             return self._next(handle, space, data)
         if not handle.writable:
             return None
-        if command == ioctls.FVRANGE_IOC_FVRANGE:
-            args = FvrangeArgs.unpack(data)
-            check_range(args)
-            span = (args.start, args.length)
-            if not _few(space, [span]):
-                return None
-            purged = self._change_at_once(space, [span], args.mode, args.behavior, tid)
-            return args._replace(purged=purged[0]).pack() if purged else None
         if command == ioctls.FVRANGE_IOC_VEC:
             vec = FvrangeVec.unpack(data)
             _check_vec(vec)
@@ -113,6 +117,13 @@ class Control:
             purged = self._change_at_once(space, vec.spans, vec.mode, vec.behavior, tid)
             return vec._replace(purged=purged).pack() if purged else None
         return None
+
+    def _free_of_purges(self, handle: Handle) -> AddressSpace | None:
+        """What was opened, if it is a file and no purge of it is under way or to be expected."""
+        space = handle.inode.space
+        if space is None or space.volatility.drains or self._aids.may_wait:
+            return None
+        return space
 
     def _change_at_once(
         self, space: AddressSpace, spans: list[ByteSpan], mode: int, behavior: int, tid: int

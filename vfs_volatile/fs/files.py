@@ -14,6 +14,7 @@ from vfs_volatile.native import shim  # isort: skip  # must come before pyfuse3
 
 from pyfuse3 import FileHandleT, InodeT, PollHandle, RequestContext
 
+from vfs_volatile.abi.ioctls import FvrangeArgs
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.fs.answers import Answers, space_of
 from vfs_volatile.fs.inode import Handle, Inode
@@ -158,6 +159,10 @@ class Files(Answers):
         if inode.writers and inode.file is None:
             await self._purges.drains.flush(inode.number)
         return space_of(inode).seek(offset, whence)
+
+    def fvrange(self, fh: int, args: FvrangeArgs, tid: int) -> int | None:
+        """FVRANGE, if it has nothing to wait for. Raises SyscallError."""
+        return self._control.fvrange_at_once(self._handles[fh], args, tid)
 
     def ioctl(
         self, fh: int, command: int, data: bytes, tid: int

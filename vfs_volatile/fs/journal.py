@@ -84,8 +84,9 @@ class Journal:
             if len(spans) > 1:
                 details["ranges"] = len(spans)
                 start, length = _hull(spans)
-            # As far as the file goes; what lies beyond has no pages.
-            length = max(0, min(length or space.size, space.size - start))
+            size = space.size
+            if not length or start + length > size:  # what lies beyond has no pages
+                length = max(0, size - start)
         event = Event(time.time(), kind, ino, path, start, length, details)
         self._ring[self._next % _KEPT] = event
         self._next += 1

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NamedTuple, Protocol
 
+from vfs_volatile.abi.ioctls import FvrangeArgs
 from vfs_volatile.core.pages import Extent
 from vfs_volatile.errors import SyscallError, refusal, refusal_text
 from vfs_volatile.native.library import ffi, lib
@@ -99,6 +100,11 @@ class Handlers(Protocol):
     async def fallocate(self, fh: int, mode: int, offset: int, length: int) -> None: ...
 
     async def lseek(self, fh: int, offset: int, whence: int) -> int: ...
+
+    def fvrange(self, fh: int, args: FvrangeArgs, tid: int) -> int | None:
+        """Bytes found purged by FVRANGE; None, and nothing has changed, if it may have to wait:
+        then :meth:`ioctl` is called.
+        """
 
     def ioctl(
         self, fh: int, command: int, data: bytes, tid: int

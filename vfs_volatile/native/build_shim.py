@@ -7,7 +7,7 @@ from pathlib import Path
 from cffi import FFI
 
 SOURCES = ("shim.c", "procmap.c", "kcmp.c")
-INCLUDED = ("data.c", "names.c", "session.c")
+INCLUDED = ("data.c", "names.c", "ranges.c", "session.c", "../fvrange.h")
 """By those."""
 
 ffi = FFI()
@@ -53,12 +53,16 @@ ffi.cdef(
     int shim_took_hold(void);
     int shim_invalidate(uint64_t ino, int64_t offset, int64_t length);
 
+    #define SHIM_LATER ...
+
     extern "Python" {
         void shim_on_interrupt(fuse_req_t);
         void shim_on_set_control(fuse_req_t, uint64_t ino, const char *name, const char *value,
                                  size_t size);
         void shim_on_get_control(fuse_req_t, uint64_t ino, const char *name, size_t size);
         void shim_on_remove_control(fuse_req_t, uint64_t ino, const char *name);
+        int64_t shim_on_fvrange(uint64_t fh, uint64_t start, uint64_t length, unsigned mode,
+                                unsigned behavior, int tid);
         void shim_on_ioctl(fuse_req_t, uint64_t fh, unsigned cmd, const void *in, size_t in_size,
                            size_t out_size, int tid);
         void shim_on_fallocate(fuse_req_t, uint64_t fh, int mode, int64_t offset, int64_t length);

@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 from typing import Any
 
+from vfs_volatile.abi.ioctls import FvrangeArgs
 from vfs_volatile.core.pages import Extent
 from vfs_volatile.native import answering
 from vfs_volatile.native.answering import Bytes, answer_later, caller_of, errno_of, text_of
 from vfs_volatile.native.library import ffi, lib
+
+_LATER: int = lib.SHIM_LATER
 
 
 @ffi.def_extern()  # type: ignore[untyped-decorator]
@@ -64,6 +67,15 @@ def shim_on_lseek(req: Any, fh: int, offset: int, whence: int) -> None:
         lambda: answering.handlers.lseek(fh, offset, whence),
         lambda result: lib.fuse_reply_lseek(req, result),
     )
+
+
+@ffi.def_extern()  # type: ignore[untyped-decorator]
+def shim_on_fvrange(fh: int, start: int, length: int, mode: int, behavior: int, tid: int) -> int:
+    try:
+        purged = answering.handlers.fvrange(fh, FvrangeArgs(start, length, mode, behavior), tid)
+    except Exception as error:
+        return -errno_of(error)
+    return _LATER if purged is None else purged
 
 
 @ffi.def_extern()  # type: ignore[untyped-decorator]

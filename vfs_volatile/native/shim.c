@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "data.c"
+#include "ranges.c"
 #include "session.c"
 #include "names.c"
 
@@ -155,7 +156,7 @@ static void on_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg,
 	at_once = 1;
 	if (flags & FUSE_IOCTL_DIR)
 		fuse_reply_err(req, ENOTTY);
-	else
+	else if (!answered_fvrange(req, fi->fh, cmd, in_buf, in_bufsz, out_bufsz))
 		shim_on_ioctl(req, fi->fh, cmd, in_buf, in_bufsz, out_bufsz, fuse_req_ctx(req)->pid);
 }
 
