@@ -20,8 +20,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 import vfs_volatile
-from tests.mount.test_soak import holdings
 from tests.parity.sides import as_user
+from tests.support.holdings import holdings
 from tests.support.mount import Mount, MountFactory, run
 from tests.support.waiting import PATIENCE, eventually
 from vfs_volatile.abi.statistics import MEANINGS

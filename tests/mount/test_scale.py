@@ -10,12 +10,12 @@ import fcntl
 import os
 import resource
 import time
-from pathlib import Path
 
 import pytest
 
 from tests.support.errnos import errno_of
 from tests.support.fvrange import PAGE
+from tests.support.holdings import rss
 from tests.support.mount import LONG_DEADLINE, Mount, MountFactory
 from tests.support.waiting import eventually
 from vfs_volatile.abi.ioctls import FVRANGE_IOC_VEC, VEC_MAX, VRANGE_VOLATILE, FvrangeVec
@@ -35,12 +35,6 @@ RANGE_BYTES = 700
 @pytest.fixture
 def mounted(mount: MountFactory) -> Mount:
     return mount(budget="1G", deadline=DEADLINE, memory=16 << 30)
-
-
-def rss(mounted: Mount) -> int:
-    """Bytes that the daemon holds, without the data of files (those are in its memfd)."""
-    status = Path(f"/proc/{mounted.process.pid}/status").read_text()
-    return int(status.split("RssAnon:")[1].split()[0]) * KIB
 
 
 @pytest.mark.timeout(DEADLINE + 60)

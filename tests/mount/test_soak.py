@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.holdings import holdings, memfd_blocks
 from tests.support.mount import ROOT, Mount, MountFactory
 from tests.support.waiting import PATIENCE, eventually
 
@@ -82,31 +82,6 @@ def answer_once(mounted: Mount) -> None:
     assert os.pread(file.fd, MIB, 0) == bytes(MIB)
     file.close()
     file.path.unlink()
-
-
-def holdings(mounted: Mount) -> dict[str, int]:
-    """What the daemon holds: descriptors, but for one a process that it watches, threads, and
-    tasks of trio.
-    """
-    tasks = Path(f"/proc/{mounted.process.pid}/task")
-    files = [name for name in descriptors(mounted).values() if not name.startswith("/proc/")]
-    trio_tasks = int(str(mounted.stats()["tasks"]))
-    return {"fd": len(files), "thread": len(list(tasks.iterdir())), "task": trio_tasks}
-
-
-def descriptors(mounted: Mount) -> dict[Path, str]:
-    """What the daemon has open; it opens and closes meanwhile."""
-    found = {}
-    for entry in Path(f"/proc/{mounted.process.pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            found[entry] = os.readlink(entry)
-    return found
-
-
-def memfd_blocks(mounted: Mount) -> int:
-    """Blocks of memory in the daemon's memfds: what it really holds, by the kernel's account."""
-    held = descriptors(mounted).items()
-    return sum(entry.stat().st_blocks for entry, name in held if "memfd:" in name)
 
 
 class Bound:

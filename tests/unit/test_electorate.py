@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -394,3 +395,15 @@ def test_exec_and_exit_are_seen_at_the_next_look(stage: Stage, space: AddressSpa
     electorate.catch_up()
     assert not space.votes.ballots
     assert not list(space.volatility.ranges)
+
+
+def test_a_deleted_file_is_not_kept_for_its_voters(stage: Stage, space: AddressSpace) -> None:
+    voter = stage.voter()
+    electorate = Electorate(None)
+    agree(electorate, space, voter)
+    users = len(gc.get_referrers(space))
+    electorate.forget(space)
+    assert len(gc.get_referrers(space)) == users - 1, "the voter's set of files has it no more"
+    voter.exit()
+    electorate.catch_up()
+    assert agreers(space) == {voter.pid}, "nothing looks at it any more"

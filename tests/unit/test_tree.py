@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import errno
+import gc
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from tests.support.names import DIR, FIFO, FILE, LINK, Names, fails
-from vfs_volatile.fs.inode import Inode
+from vfs_volatile.core.address_space import AddressSpace
+from vfs_volatile.core.volatility import Drain, Volatility
+from vfs_volatile.core.votes import Votes
+from vfs_volatile.fs.inode import Directory, Inode
 from vfs_volatile.fs.tree import NAME_MAX, RENAME_EXCHANGE, RENAME_NOREPLACE, ROOT
 from vfs_volatile.units import PAGE_SIZE
+
+PARTS = (AddressSpace, Volatility, Votes, Drain, Directory)
+"""What a file, or a directory, is made of."""
 
 
 @pytest.fixture
 def tree() -> Names:
     return Names()
+
+
+@pytest.fixture
+def collector_off() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 # ---- making and removing names ----
@@ -216,3 +231,21 @@ def test_atime_follows_relatime() -> None:
     inode.atime_ns = inode.mtime_ns - 1
     inode.touch_read()
     assert inode.atime_ns >= inode.mtime_ns
+
+
+def test_what_is_deleted_needs_no_garbage_collector(tree: Names, collector_off: None) -> None:
+    """The daemon lets it come hardly ever."""
+    before = {id(found) for found in gc.get_objects() if isinstance(found, PARTS)}
+    directory = tree.make(b"d", DIR)
+    file = tree.make(b"f", parent=directory.number)
+    assert file.space is not None
+    file.space.write(0, bytes(9 * PAGE_SIZE))
+    file.space.votes.agree("process", 0, 0, 0)
+    file.space.mark(0, 2 * PAGE_SIZE, 0)
+    drain = file.space.begin_purge([file.space.span_of(0, 0)], tree.memory.newest_age)
+    tree.unlink(directory.number, b"f")
+    tree.rmdir(ROOT, b"d")
+    file.space.end_purge(drain)
+    del directory, file, drain
+    parts = (found for found in gc.get_objects() if isinstance(found, PARTS))
+    assert not [found for found in parts if id(found) not in before]

@@ -60,7 +60,7 @@ class AddressSpace(Content):
 
     def __init__(self, ino: int, memory: Memory, store: PageStore) -> None:
         super().__init__(ino, memory, store)
-        self.volatility = Volatility(self, memory, self.resident)
+        self.volatility = Volatility(memory, self.resident)
         self._votes: Votes | None = None
         """Made when the first is cast: most files never have any."""
 
@@ -85,7 +85,7 @@ class AddressSpace(Content):
         of 0 reaches to the end of file.
         """
         if span := self.span_of(start, length):
-            self.volatility.mark(span, behavior)
+            self.volatility.mark(self, span, behavior)
         return self.purged_bytes(start, length)
 
     def marking(self, start: int, length: int, behavior: int) -> Iterator[None]:
@@ -95,7 +95,7 @@ class AddressSpace(Content):
         while (span := self.span_of(start, length)) and page < span.end:
             rest = PageSpan(max(page, span.first), span.end)
             newest = self.memory.newest_age
-            page = self.volatility.mark(rest, behavior, age=age, most=AT_ONCE)
+            page = self.volatility.mark(self, rest, behavior, age=age, most=AT_ONCE)
             if self.memory.newest_age != newest:
                 age = self.memory.newest_age
             yield
@@ -106,7 +106,7 @@ class AddressSpace(Content):
             return [self.mark(*spans[0], behavior)]
         size = self.size
         pages = self._pages_of_many(spans, lambda start, end: pages_covered(start, end, size))
-        if not self.volatility.mark_new(*pages, behavior):
+        if not self.volatility.mark_new(self, *pages, behavior):
             return [self.mark(*span, behavior) for span in spans]
         return self._purged_in(spans)
 
@@ -286,10 +286,9 @@ class AddressSpace(Content):
         if self.direct is not None:  # nobody can reach it any more: no need to look
             self._gone(PageSpan(0, LAST_PAGE))
             self.volatility.truncate(0)
-            self.store.close()
-            return
-        if self._size or self.resident or self._votes:  # else there is nothing to give back
+        elif self._size or self.resident or self._votes:  # else there is nothing to give back
             self.truncate(0)
+        self._votes = None  # they refer to us: it would take a garbage collector to find both
         self.store.close()
 
     def check(self) -> None:

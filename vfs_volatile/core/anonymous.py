@@ -69,7 +69,7 @@ class Lineage:
         for space in (parent, child):
             space.exclusive.clear()
             space.unknown = page_set(PageSpan(0, self.pages))
-        child.volatility.inherit(parent.volatility)
+        child.volatility.inherit(child, parent.volatility)
         self.recount()
         return child
 
@@ -147,7 +147,7 @@ class AnonymousSpace:
         """By group: two processes can share a page only where both are in one group."""
         self.answers = True
         """Can the process be asked? If not, nothing that it holds is dropped anywhere."""
-        self.volatility = Volatility(self, lineage.memory, self.resident)
+        self.volatility = Volatility(lineage.memory, self.resident)
 
     @property
     def held(self) -> int:
@@ -158,7 +158,7 @@ class AnonymousSpace:
 
     def mark(self, span: PageSpan, behavior: int) -> None:
         """VOLATILE; pages that are volatile already stay as they are."""
-        self.volatility.mark(span, behavior)
+        self.volatility.mark(self, span, behavior)
 
     def unmark(self, span: PageSpan) -> None:
         """NONVOLATILE; the process itself knows what was purged."""

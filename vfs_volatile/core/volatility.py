@@ -50,16 +50,18 @@ class Drain:
 
 
 class Volatility:
-    """The volatile ranges of one file and the purged pages in them."""
+    """The volatile ranges of one file and the purged pages in them.
+
+    It does not refer to whose they are, so that nothing of a deleted file waits for Python's
+    garbage collector, which comes seldom (daemon/server.py); ranges do, and end before it.
+    """
 
     __slots__ = (
-        "_memory", "_resident", "_space", "direct", "drains", "idle", "lost", "pages", "purged",
-        "ranges",
+        "_memory", "_resident", "direct", "drains", "idle", "lost", "pages", "purged", "ranges",
     )  # fmt: skip
 
-    def __init__(self, space: Space, memory: Memory, resident: BitMap) -> None:
+    def __init__(self, memory: Memory, resident: BitMap) -> None:
         # -- dependencies --
-        self._space = space
         self._memory = memory
         self._resident = resident
         """The pages with data; its owner tells when it changes: added(), dropped()."""
@@ -141,6 +143,7 @@ class Volatility:
 
     def mark(
         self,
+        space: Space,
         span: PageSpan,
         behavior: int,
         *,
@@ -148,7 +151,7 @@ class Volatility:
         age: int | None = None,
         most: int | None = None,
     ) -> int:
-        """Make the pages of ``span`` volatile that are not; the page reached.
+        """Make the pages of ``span`` volatile that are not; the page reached. ``space``: its owner.
 
         That is its end, unless there are more than ``most`` gaps, or ranges of votes. ``age``: of
         the mark that this is a step of, if it has one. What votes alone made volatile keeps its age
@@ -159,7 +162,7 @@ class Volatility:
             age = self._memory.next_age()
         for gap in gaps:
             assert age is not None
-            self._add(VolatileRange.make(self._space, gap, behavior, age, voted=voted))
+            self._add(VolatileRange.make(space, gap, behavior, age, voted=voted))
             self.pages += gap.end - gap.first
             self._memory.volatile += gap.end - gap.first
         done = span if len(gaps) != most else PageSpan(span.first, gaps[-1].end)
@@ -175,7 +178,9 @@ class Volatility:
             self._replace(entry, taken, entry.part(taken, voted=False))
         return span.end if len(entries) != most else min(span.end, entries[-1].end)
 
-    def mark_new(self, firsts: Sequence[int], ends: Sequence[int], behavior: int) -> bool:
+    def mark_new(
+        self, space: Space, firsts: Sequence[int], ends: Sequence[int], behavior: int
+    ) -> bool:
         """As :meth:`mark` for each ``[first, end)``, which are in order and do not overlap.
 
         False, and nothing has changed, if one of them is volatile already or empty.
@@ -187,7 +192,7 @@ class Volatility:
             return False
         memory, resident = self._memory, self._resident
         age = memory.newest_age + 1
-        new = VolatileRange.make_all(self._space, firsts, ends, behavior, age)
+        new = VolatileRange.make_all(space, firsts, ends, behavior, age)
         pages = sum(ends) - sum(firsts)
         memory.newest_age += len(new)
         memory.volatile += pages
@@ -296,10 +301,13 @@ class Volatility:
         self._memory.purged -= len(healed)
         self.set_purged(purged & possible)
 
-    def inherit(self, parent: Volatility) -> None:
-        """fork(2): copies of the parent's marks, as old as they are. Nothing is here yet."""
+    def inherit(self, space: Space, parent: Volatility) -> None:
+        """fork(2): copies for ``space``, its owner, of the parent's marks, as old as they are.
+
+        Nothing is here yet.
+        """
         for entry in parent.ranges:
-            self._add(VolatileRange.make(self._space, entry.span, entry.behavior, entry.age))
+            self._add(VolatileRange.make(space, entry.span, entry.behavior, entry.age))
         self.pages = parent.pages
         self._memory.volatile += parent.pages
         self.purged |= parent.purged

@@ -68,7 +68,9 @@ class Votes:
         while (span := self._space.span_of(start, length)) and page < span.end:
             rest = PageSpan(max(page, span.first), span.end)
             newest = memory.newest_age
-            page = self._space.volatility.mark(rest, behavior, voted=True, age=age, most=AT_ONCE)
+            page = self._space.volatility.mark(
+                self._space, rest, behavior, voted=True, age=age, most=AT_ONCE
+            )
             if memory.newest_age != newest:
                 age = memory.newest_age
             agreed = page_set(PageSpan(rest.first, page))

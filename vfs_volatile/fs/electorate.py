@@ -78,6 +78,12 @@ class Electorate:
             if isinstance(child, ProcessId) and space not in self._voters.get(child, ()):
                 self._recognise(space, child)
 
+    def forget(self, space: AddressSpace) -> None:
+        """A file is deleted: its voters may live long."""
+        for process in self._voters.keys() & space.ballots.keys():
+            self._voters[process].discard(space)
+        self._unswept.discard(space)
+
     async def follow(self) -> None:
         """Take events in as they come, until cancelled."""
         if self._events is None:

@@ -9,12 +9,14 @@ import trio
 from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.ranges import AT_ONCE
 from vfs_volatile.errors import REFUSALS, refusal_text
+from vfs_volatile.fs.electorate import Electorate
 
 log = logging.getLogger(__name__)
 
 
-def clear_away(space: AddressSpace) -> None:
+def clear_away(electorate: Electorate, space: AddressSpace) -> None:
     """Give back what it holds: at once, or in the background if it has very many ranges."""
+    electorate.forget(space)
     if len(space.volatility.ranges) <= AT_ONCE:
         _close(space)
     else:

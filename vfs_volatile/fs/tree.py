@@ -299,5 +299,6 @@ class Tree:
             del self.inodes[inode.number]
             for name in list(inode.xattrs):
                 self.remove_attribute(inode, name)
+            inode.directory = None  # it refers to its inode: a garbage collector would have to come
             if inode.space is not None:
                 self._clear_away(inode.space)
