@@ -7,7 +7,7 @@ import errno
 import json
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -207,6 +207,35 @@ def test_appending_and_growing_unseen(direct: Mount) -> None:
     assert file.reads() == "00c"
     fallocate(file.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, *pages(0, 1))
     assert file.unmark() == PAGE, "punching a hole made the other intact"
+
+
+def grow_by_truncate(file: VFile) -> None:
+    os.ftruncate(file.fd, 2 * PAGE)
+
+
+def grow_by_write(file: VFile) -> None:
+    os.pwrite(file.fd, b"w", 2 * PAGE - 1)
+
+
+def grow_by_fallocate(file: VFile) -> None:
+    fallocate(file.fd, 0, PAGE, PAGE)
+
+
+@pytest.mark.parametrize("grow", [grow_by_truncate, grow_by_write, grow_by_fallocate])
+def test_what_the_kernel_knows_of_an_empty_file_ends_when_it_grows(
+    direct: Mount, grow: Callable[[VFile], None]
+) -> None:
+    """Of an empty one it need not ask: nothing can be stored to it through a mapping."""
+    file = direct.open("file")
+    assert os.fstat(file.fd).st_size == 0
+    grow(file)
+    held = 0 if grow is grow_by_truncate else 8
+    found = os.fstat(file.fd)
+    assert (found.st_size, found.st_blocks) == (2 * PAGE, held)
+    with mmap.mmap(file.fd, 2 * PAGE) as memory:
+        assert os.fstat(file.fd).st_blocks == held
+        memory[0] = 1
+        assert os.fstat(file.fd).st_blocks == held + 8
 
 
 def test_times_follow_what_is_stored_and_a_purge_is_no_change(direct: Mount) -> None:

@@ -49,7 +49,7 @@ def measure(
     return [
         _measure(work, mib, files, times, say, other)
         for mib, files, times in sizes
-        if mib * _MIB < _available()
+        if _fits(mib * _MIB)
     ]
 
 
@@ -80,7 +80,7 @@ def _measure(
         for number in range(times):
             say(f"data paths: {mib} MiB, repetition {number + 1} of {times}")
             for name, case in cases.items():
-                if _HELD[name] * size > _available():
+                if not _fits(_HELD[name] * size):
                     continue
                 for operation, unit, value in _run(touch, case, size, files):
                     figures.add(operation, unit, name, value)
@@ -123,7 +123,7 @@ def _run(touch: Path, case: _Case, size: int, files: int) -> Iterator[tuple[str,
 def _memory_held(case: _Case, size: int) -> float:
     """Bytes of memory for each byte of a file that was written and read."""
     path = case.directory / "held"
-    before = _held_at_rest(case)
+    before = _at_rest(lambda: _held_now(case))
     block = b"h" * _MIB
     with open(path, "wb", buffering=0) as file:
         file.writelines(block for _ in range(size // _MIB))
@@ -135,13 +135,13 @@ def _memory_held(case: _Case, size: int) -> float:
     return (after - before) / size
 
 
-def _held_at_rest(case: _Case) -> int:
-    """As :func:`_held_now`, once nothing that was deleted is being freed any more."""
-    now = _held_now(case)
+def _at_rest(count: Callable[[], int]) -> int:
+    """The bytes that ``count`` finds once nothing that was deleted is being freed any more."""
+    now = count()
     for _ in range(_MOST_RESTS):
         last = now
         time.sleep(_REST_SECONDS)
-        now = _held_now(case)
+        now = count()
         if abs(now - last) < _MIB:
             break
     return now
@@ -153,6 +153,11 @@ def _held_now(case: _Case) -> int:
     if case.daemon is not None:
         own = _field(Path(f"/proc/{case.daemon}/smaps_rollup"), "Pss_Anon")
     return _field(Path("/proc/meminfo"), "Cached") + own
+
+
+def _fits(size: int) -> bool:
+    """May a table take so many bytes of memory, if not now then when what was deleted is free?"""
+    return size <= _available() or size <= _at_rest(_available)
 
 
 def _available() -> int:

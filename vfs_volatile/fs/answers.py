@@ -96,7 +96,7 @@ def attributes(inode: Inode) -> shim.Attributes:
         inode.uid,
         inode.gid,
         inode.rdev,
-        _trusted_seconds(inode),
+        _trusted_seconds(inode, size),
     )
 
 
@@ -120,6 +120,11 @@ def entry(told: shim.Attributes) -> EntryAttributes:
     return made
 
 
-def _trusted_seconds(inode: Inode) -> int:
-    """How long the kernel may trust attributes: of files that change without us, not at all."""
-    return 0 if inode.file is not None and inode.openers is not None else shim.NAME_SECONDS
+def _trusted_seconds(inode: Inode, size: int) -> int:
+    """How long the kernel may trust attributes: of a file that changes without us, not at all.
+
+    Not so an empty one: it can only be stored to by calls that the kernel sees, and asks anew after
+    (fuse_passthrough_end_write in linux/fs/fuse/passthrough.c), not through a mapping.
+    """
+    changes_unseen = inode.file is not None and inode.openers is not None and size
+    return 0 if changes_unseen else shim.NAME_SECONDS

@@ -15,7 +15,7 @@
 #include <poll.h>
 #include <time.h>
 
-#define TURN_NS 500000L /* so long other tasks may be kept from running */
+#define TURN_NS 2000000L /* so long other tasks may be kept from running */
 #define WAIT_NS 50000L	/* so long a next request is waited for: what a turn of trio costs, or two */
 
 /* Is the request under way answered when its handler returns? Each of our handlers says so. */
