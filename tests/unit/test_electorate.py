@@ -400,10 +400,30 @@ def test_exec_and_exit_are_seen_at_the_next_look(stage: Stage, space: AddressSpa
 def test_a_deleted_file_is_not_kept_for_its_voters(stage: Stage, space: AddressSpace) -> None:
     voter = stage.voter()
     electorate = Electorate(None)
-    agree(electorate, space, voter)
     users = len(gc.get_referrers(space))
+    agree(electorate, space, voter)
+    hold(electorate, space, voter, 1)
+    assert len(gc.get_referrers(space)) > users
     electorate.forget(space)
-    assert len(gc.get_referrers(space)) == users - 1, "the voter's set of files has it no more"
-    voter.exit()
+    space.close()
+    assert len(gc.get_referrers(space)) == users
+
+
+def test_what_kin_has_held_is_forgotten_with_the_last_of_them(
+    stage: Stage, space: AddressSpace, told: Told
+) -> None:
+    """Many processes may hold a file's pages, one after the other. Unless a child may live that
+    nobody has seen: see test_after_lost_events_an_orphan_is_recognised_too.
+    """
+    electorate, parent = Electorate(told), stage.voter()
+    hold(electorate, space, parent)
+    child = parent.fork()
+    told.events = [Fork(parent.pid, child.pid)]
     electorate.catch_up()
-    assert agreers(space) == {voter.pid}, "nothing looks at it any more"
+    stack = who(parent).stack
+    parent.exit()
+    electorate.catch_up()
+    assert space.votes.inherit_holds(stack, "a child of the child")
+    child.exit()
+    electorate.catch_up()
+    assert not space.votes.inherit_holds(stack, "nobody's child")

@@ -124,6 +124,10 @@ class Votes:
         self._ballots.setdefault(child, Ballot()).held |= held
         return True
 
+    def forget_kin(self, kin: Hashable) -> None:
+        """None of a kin that has voted here is left, seen or unseen: none can be born any more."""
+        self._kin_held.pop(kin, None)
+
     def drop(self, process: Process) -> None:
         """exit(2) and execve(2) end the votes of a process. What they leave is to be swept."""
         if self._space.draining(PageSpan(0, LAST_PAGE)):

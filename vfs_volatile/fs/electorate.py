@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 import trio
@@ -35,6 +36,8 @@ class Electorate:
         self._complete = events is not None
         """Has every birth been seen? No more once the kernel has dropped events."""
         self._voters: dict[ProcessId, set[AddressSpace]] = {}
+        # INVARIANT: how many voters of a file have this stack; there is no 0.
+        self._kin: Counter[tuple[AddressSpace, int]] = Counter()
         self._by_pid: dict[int, ProcessId] = {}
         """The voters that are alive, as far as is known."""
         self._last_vote: dict[ProcessId, int] = {}
@@ -51,7 +54,10 @@ class Electorate:
 
     def voted(self, process: ProcessId, space: AddressSpace, ticks: int) -> None:
         """``process`` votes on ``space`` now; call catch_up() before it does."""
-        self._voters.setdefault(process, set()).add(space)
+        spaces = self._voters.setdefault(process, set())
+        if space not in spaces:
+            spaces.add(space)
+            self._kin[space, process.stack] += 1
         self._roll.add(process)
         self._by_pid[process.pid] = process
         self._last_vote[process] = ticks
@@ -81,7 +87,9 @@ class Electorate:
     def forget(self, space: AddressSpace) -> None:
         """A file is deleted: its voters may live long."""
         for process in self._voters.keys() & space.ballots.keys():
-            self._voters[process].discard(space)
+            if space in self._voters[process]:
+                self._voters[process].remove(space)
+                self._lost_one(space, process.stack)
         self._unswept.discard(space)
 
     async def follow(self) -> None:
@@ -122,9 +130,9 @@ class Electorate:
         if self._events is None:
             return False
         events = self._events.pending()
+        self._complete = self._complete and not self._events.overrun
         for event in events:
             self._handle(event)
-        self._complete = self._complete and not self._events.overrun
         return self._events.overrun or any(
             isinstance(event, ThreadEnd) and event.pid in self._by_pid for event in events
         )
@@ -165,6 +173,15 @@ class Electorate:
         self._roll.remove(process)
         for space in self._voters.pop(process, set()):
             space.votes.drop(process)
+            self._lost_one(space, process.stack)
             if space.votes.unfinished:
                 self._unswept.add(space)
                 self._left_behind.set()
+
+    def _lost_one(self, space: AddressSpace, stack: int) -> None:
+        """One voter of a file less has this stack."""
+        self._kin[space, stack] -= 1
+        if not self._kin[space, stack]:
+            del self._kin[space, stack]
+            if self._complete:
+                space.votes.forget_kin(stack)
