@@ -74,7 +74,7 @@ def test_many_ranges(mounted: Mount) -> None:
     begun = time.monotonic()
     for first in range(0, RANGES, VEC_MAX):
         pages = range(first, min(first + VEC_MAX, RANGES))
-        call = FvrangeVec(VRANGE_VOLATILE, 0, [(2 * page * PAGE, PAGE) for page in pages])
+        call = FvrangeVec.of(VRANGE_VOLATILE, 0, [(2 * page * PAGE, PAGE) for page in pages])
         fcntl.ioctl(file.fd, FVRANGE_IOC_VEC, bytearray(call.pack()), True)
     each = (rss(mounted) - before) / RANGES
     print(f"\n{RANGES} ranges: {each:.0f} bytes each, {time.monotonic() - begun:.0f} s")

@@ -50,7 +50,7 @@ sys.stdin.read()
 
 
 def vec(file: VFile, spans: list[tuple[int, int]]) -> None:
-    call = FvrangeVec(VRANGE_VOLATILE, 0, spans)
+    call = FvrangeVec.of(VRANGE_VOLATILE, 0, spans)
     fcntl.ioctl(file.fd, FVRANGE_IOC_VEC, bytearray(call.pack()), True)
 
 

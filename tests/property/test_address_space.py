@@ -74,6 +74,11 @@ def read(offset: int, length: int, file: AddressSpace | ModelFile) -> bytes:
     return data
 
 
+def columns(spans: list[tuple[int, int]]) -> tuple[list[int], list[int]]:
+    """Their starts and their lengths."""
+    return [start for start, _ in spans], [length for _, length in spans]
+
+
 def page_numbers(spans: list[PageSpan]) -> list[int]:
     return [page for span in spans for page in range(*span)]
 
@@ -236,7 +241,7 @@ class Machine(RuleBasedStateMachine):
     def mark_many(self, file: int, extents: list[tuple[int, int]], behavior: int) -> None:
         self._both(
             file,
-            lambda s: s.mark_many(extents, behavior),
+            lambda s: s.mark_many(*columns(extents), behavior),
             lambda m: [m.mark(*extent, behavior) for extent in extents],
         )
 
@@ -248,7 +253,7 @@ class Machine(RuleBasedStateMachine):
         purged = pages_of(self.spaces[file].purged_spans())
         found = self._both(
             file,
-            lambda s: s.unmark_many(extents),
+            lambda s: s.unmark_many(*columns(extents)),
             lambda m: [m.unmark(*extent, record_lost=False) for extent in extents],
         )
         assert isinstance(found, list)

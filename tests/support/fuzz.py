@@ -54,9 +54,9 @@ def _args(space: AddressSpace, raw: bytes) -> None:
 
 def _vec(space: AddressSpace, raw: bytes) -> None:
     vec = FvrangeVec.unpack(raw)
-    for start, length in vec.spans:
+    for start, length in zip(vec.starts, vec.lengths, strict=True):
         check_range(FvrangeArgs(start, length, vec.mode, vec.behavior))
-    for start, length in vec.spans:
+    for start, length in zip(vec.starts, vec.lengths, strict=True):
         _carry_out(space, start, length, vec.mode, vec.behavior)
 
 

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import resource
+import struct
 import subprocess
 import sys
 import tomllib
@@ -19,7 +20,7 @@ import vfs_volatile
 from tests.support.waiting import PATIENCE
 from vfs_volatile import fvrange, fvrange_next, fvrange_purge, vrange_priority
 from vfs_volatile.abi import ioctls
-from vfs_volatile.abi.ioctls import U64_MAX, FvrangeArgs, FvrangeInfo
+from vfs_volatile.abi.ioctls import U64_MAX, FvrangeArgs, FvrangeInfo, FvrangeVec
 from vfs_volatile.abi.xattrs import Span, format_ranges, parse_mark, parse_ranges
 
 PACKAGE = Path(vfs_volatile.__file__).parent
@@ -261,3 +262,20 @@ def test_the_version_is_that_of_the_project() -> None:
 def test_public_names_exist_and_types_are_declared() -> None:
     assert all(hasattr(vfs_volatile, name) for name in vfs_volatile.__all__)
     assert os.path.exists(PACKAGE / "py.typed")
+
+
+@pytest.mark.parametrize("span", [(-1, 0), (0, U64_MAX + 1), (0.5, 0), ("0", 0)])
+def test_what_no_struct_holds_is_refused_alike(span: tuple[int, int]) -> None:
+    for call in (FvrangeArgs(*span), FvrangeVec.of(0, 0, [span])):
+        with pytest.raises(struct.error):
+            call.pack()
+
+
+@given(st.lists(st.tuples(*[st.integers(0, U64_MAX // 512)] * 3), max_size=512))
+def test_many_ranges_come_out_as_they_went_in(rows: list[tuple[int, int, int]]) -> None:
+    spans, purged = [row[:2] for row in rows], [row[2] for row in rows]
+    raw = FvrangeVec.of(1, 2, spans)._replace(purged=purged).pack()
+    assert len(raw) == ioctls.FVRANGE_VEC_BYTES
+    found = FvrangeVec.unpack(raw)
+    assert list(zip(found.starts, found.lengths, strict=True)) == spans
+    assert (found.purged, found.counted, found.mode, found.behavior) == (purged, len(rows), 1, 2)

@@ -203,7 +203,7 @@ def state(file: File) -> tuple[object, ...]:
         lambda file: file.truncate(P + 1),
         lambda file: file.punch_hole(1, 3 * P),
         lambda file: file.unmark(0, 0, record_lost=True),
-        lambda file: file.unmark_many([(0, P), (FAR, P)]),
+        lambda file: file.unmark_many([0, FAR], [P, P]),
     ],
 )
 def test_what_cannot_be_freed_changes_nothing(call: Callable[[File], object]) -> None:

@@ -75,7 +75,7 @@ def test_an_event_names_file_bytes_and_what_its_kind_has_more(stage: Stage) -> N
     file = stage.tree.make(b"\xff'\"", parent=above.number)
     assert file.space is not None
     file.space.write(0, b"x" * 10_000)
-    stage.journal.record("mark", file.space, [(4096, 0)], behavior=1, tid=7)
+    stage.journal.record("mark", file.space, [4096], [0], behavior=1, tid=7)
     stage.journal.record("budget", bytes=5)
     common = {"event": "mark", "inode": file.number, "path": "above/\udcff'\""}
     assert stage.events() == [
@@ -98,7 +98,8 @@ def test_an_event_names_file_bytes_and_what_its_kind_has_more(stage: Stage) -> N
 def test_several_ranges_are_one_event_from_the_first_to_the_last(
     stage: Stage, spans: list[tuple[int, int]], start: int, length: int
 ) -> None:
-    stage.journal.record("unmark", stage.file().space, spans)
+    starts, lengths = zip(*spans, strict=True)
+    stage.journal.record("unmark", stage.file().space, starts, lengths)
     (event,) = stage.events()
     assert (event["start"], event["length"]) == (start, length)
     assert event.get("ranges", 1) == len(spans)

@@ -53,7 +53,7 @@ def fvrange_many(
 
     Raises ValueError for more than 512 ranges, OSError.
     """
-    vec = FvrangeVec(mode, behavior, list(ranges))
+    vec = FvrangeVec.of(mode, behavior, ranges)
     return list(FvrangeVec.unpack(request(fd, FVRANGE_IOC_VEC, vec)).purged)
 
 

@@ -100,40 +100,46 @@ class AddressSpace(Content):
                 age = self.memory.newest_age
             yield
 
-    def mark_many(self, spans: Sequence[ByteSpan], behavior: int) -> list[int]:
-        """:meth:`mark` for each of ``spans``, in their order, faster."""
-        if len(spans) == 1:
-            return [self.mark(*spans[0], behavior)]
+    def mark_many(self, starts: Sequence[int], lengths: Sequence[int], behavior: int) -> list[int]:
+        """:meth:`mark` for many, in their order, faster."""
+        if len(starts) == 1:
+            return [self.mark(starts[0], lengths[0], behavior)]
         size = self.size
-        pages = self._pages_of_many(spans, lambda start, end: pages_covered(start, end, size))
+        pages = self._pages_of_many(
+            starts, lengths, lambda start, end: pages_covered(start, end, size)
+        )
         if not self.volatility.mark_new(self, *pages, behavior):
-            return [self.mark(*span, behavior) for span in spans]
-        return self._purged_in(spans)
+            return [self.mark(*span, behavior) for span in zip(starts, lengths, strict=True)]
+        return self._purged_in(starts, lengths)
 
-    def unmark_many(self, spans: Sequence[ByteSpan]) -> list[int]:
-        """:meth:`unmark` for each of ``spans``, in their order, faster."""
-        if len(spans) == 1:
-            return [self.unmark(*spans[0])]
-        pages = self._pages_of_many(spans, pages_touched)
-        if not pages[0] or any(self._purged_in(spans)) or not self.volatility.unmark_whole(*pages):
-            self.clean_for_unmark(spans)
-            return [self.unmark(*span) for span in spans]
+    def unmark_many(self, starts: Sequence[int], lengths: Sequence[int]) -> list[int]:
+        """:meth:`unmark` for many, in their order, faster."""
+        if len(starts) == 1:
+            return [self.unmark(starts[0], lengths[0])]
+        pages = self._pages_of_many(starts, lengths, pages_touched)
+        if (
+            not pages[0]
+            or any(self._purged_in(starts, lengths))
+            or not self.volatility.unmark_whole(*pages)
+        ):
+            self.clean_for_unmark(zip(starts, lengths, strict=True))
+            return list(map(self.unmark, starts, lengths))
         if self._votes:
             for span in map(PageSpan, *pages):
                 self._votes.ended(span)
-        return [0] * len(spans)
+        return [0] * len(starts)
 
     def _pages_of_many(
-        self, spans: Sequence[ByteSpan], pages_of: Callable[[int, int], PageSpan]
+        self,
+        starts: Sequence[int],
+        lengths: Sequence[int],
+        pages_of: Callable[[int, int], PageSpan],
     ) -> tuple[list[int], list[int]]:
         """First pages, and ends, of spans if each begins where the one before ends or behind that;
         else none.
         """
-        if not spans:
-            return [], []
-        starts, lengths = zip(*spans, strict=True)
         ends = list(map(add, starts, lengths))
-        if not all(lengths) or not all(map(le, ends, starts[1:])):
+        if not ends or not all(lengths) or not all(map(le, ends, starts[1:])):
             return [], []
         size = self.size
         found = whole_pages(starts, ends) if ends[-1] <= size else None
@@ -143,12 +149,12 @@ class AddressSpace(Content):
             found = firsts, ends
         return found
 
-    def _purged_in(self, spans: Sequence[ByteSpan]) -> list[int]:
-        """:meth:`purged_bytes` of each of ``spans``, which are in order."""
-        start = spans[0][0]
-        if not self.volatility.purged or not self.purged_bytes(start, sum(spans[-1]) - start):
-            return [0] * len(spans)
-        return [self.purged_bytes(*span) for span in spans]
+    def _purged_in(self, starts: Sequence[int], lengths: Sequence[int]) -> list[int]:
+        """:meth:`purged_bytes` of many, which are in order."""
+        hull = starts[-1] + lengths[-1] - starts[0]
+        if not self.volatility.purged or not self.purged_bytes(starts[0], hull):
+            return [0] * len(starts)
+        return list(map(self.purged_bytes, starts, lengths))
 
     def unmark(self, start: int, length: int, *, record_lost: bool = False) -> int:
         """End volatility of every page met; the bytes of exactly this range that were purged.

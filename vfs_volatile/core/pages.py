@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from operator import or_
@@ -146,6 +147,32 @@ def page_set(span: PageSpan) -> BitMap:
     if span:
         pages.add_range(span.first, span.end)
     return pages
+
+
+def add_runs(pages: BitMap, firsts: Sequence[int], ends: Sequence[int]) -> None:
+    """Add each ``[first, end)`` to ``pages``, without a step of the interpreter for each."""
+    if _are_pages(firsts, ends):
+        pages.update(firsts)
+    else:
+        for_each(pages.add_range, firsts, ends)
+
+
+def remove_runs(pages: BitMap, firsts: Sequence[int], ends: Sequence[int]) -> None:
+    """Remove each ``[first, end)`` from ``pages``."""
+    if _are_pages(firsts, ends):
+        pages -= BitMap(firsts)
+    else:
+        for_each(pages.remove_range, firsts, ends)
+
+
+def _are_pages(firsts: Sequence[int], ends: Sequence[int]) -> bool:
+    """Are these runs, of which none is empty, of a page each? Then a set of them takes no time."""
+    return sum(ends) - sum(firsts) == len(firsts)
+
+
+def for_each(change: Callable[..., object], *columns: Sequence[int]) -> None:
+    """Call ``change`` for each row of ``columns``, without a step of the interpreter for each."""
+    deque(map(change, *columns), maxlen=0)
 
 
 def within(pages: BitMap, span: PageSpan) -> BitMap:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import itertools
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from pyroaring import BitMap
 
 from vfs_volatile.abi.ioctls import PRIORITY_MASK, PRIORITY_SHIFT, VRANGE_PARTIAL
-from vfs_volatile.core.pages import PageSpan, count, last_page, next_page, run_end
+from vfs_volatile.core.pages import (
+    PageSpan,
+    add_runs,
+    count,
+    for_each,
+    last_page,
+    next_page,
+    remove_runs,
+    run_end,
+)
 
 if TYPE_CHECKING:
     from vfs_volatile.core.address_space import AddressSpace
@@ -209,7 +217,7 @@ class RangeMap:
         """Add ranges ``[first, end)`` that overlap none and not each other, and are marks."""
         self._by_first.update(zip(firsts, new, strict=True))
         self._firsts.update(firsts)
-        _each(self.covered.add_range, firsts, ends)
+        add_runs(self.covered, firsts, ends)
 
     def exactly(self, firsts: list[int], ends: list[int]) -> list[VolatileRange] | None:
         """The ranges that are ``[first, end)`` one by one; None if one of them is no range."""
@@ -220,11 +228,11 @@ class RangeMap:
 
     def remove_all(self, firsts: Sequence[int], ends: Sequence[int]) -> None:
         """Remove ranges that are :meth:`exactly` here."""
-        _each(self._by_first.__delitem__, firsts)
+        for_each(self._by_first.pop, firsts)
         self._firsts -= BitMap(firsts)
-        for pages in (self.covered, self.voted):
-            if pages:
-                _each(pages.remove_range, firsts, ends)
+        remove_runs(self.covered, firsts, ends)
+        if self.voted:
+            remove_runs(self.voted, firsts, ends)
 
     def check(self) -> None:
         """Raise AssertionError if an invariant does not hold."""
@@ -239,8 +247,3 @@ class RangeMap:
             assert first == found.first >= end, "ranges overlap or are filed under a wrong page"
             assert found.first < found.end, "empty range"
             end = found.end
-
-
-def _each(change: Callable[..., object], *columns: Sequence[int]) -> None:
-    """Call ``change`` for each row of ``columns``, without a step of the interpreter for each."""
-    deque(map(change, *columns), maxlen=0)

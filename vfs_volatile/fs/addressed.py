@@ -122,12 +122,14 @@ class Addressed:
 
     def _record(self, parts: list[Part], args: FvrangeArgs, purged: list[int], tid: int) -> None:
         vote = {"vote": True} if self._rules.votes else {}
-        for (space, span), lost in zip(parts, purged, strict=True):
+        for (space, (start, length)), lost in zip(parts, purged, strict=True):
             if args.mode == VRANGE_VOLATILE:
                 details = {"behavior": args.behavior, "tid": tid}
-                self._journal.record("mark", space, [span], **details, **vote)
+                self._journal.record("mark", space, [start], [length], **details, **vote)
             else:
-                self._journal.record("unmark", space, [span], purged=lost, tid=tid, **vote)
+                self._journal.record(
+                    "unmark", space, [start], [length], purged=lost, tid=tid, **vote
+                )
 
     def _part(self, handle: Handle, piece: Piece) -> Part:
         """The bytes that ``piece`` maps, if the caller may mark them."""

@@ -137,7 +137,7 @@ class Attachments:
         owner, region = self._owners[space.ino]
         start = owner.addresses[region] + span.first * PAGE_SIZE
         length = (span.end - span.first) * PAGE_SIZE
-        self._journal.record(kind, None, [(start, length)], purged, process=owner.pid, **details)
+        self._journal.record(kind, None, [start], [length], purged, process=owner.pid, **details)
 
     def _leave(self, attachment: Attachment, region: int) -> None:
         space = attachment.spaces.pop(region)

@@ -116,7 +116,8 @@ class ControlAttributes:
         spans, behavior = _parse(xattrs.parse_mark, text)
         space.require_honoured(behavior)
         purged = await self._purges.mark([(space, span) for span in spans], behavior)
-        self._journal.record("mark", space, spans, behavior=behavior, tid=tid)
+        starts, lengths = zip(*spans, strict=True)
+        self._journal.record("mark", space, starts, lengths, behavior=behavior, tid=tid)
         await self._aids.after_mark([(space, span) for span in spans], purged)
 
     async def _set_nonvolatile(self, space: AddressSpace, text: str, tid: int) -> None:
@@ -125,7 +126,8 @@ class ControlAttributes:
     async def _unmark(self, space: AddressSpace, spans: list[ByteSpan], tid: int) -> None:
         parts = [(space, span) for span in spans]
         purged = sum(await self._purges.unmark(parts, record_lost=True))
-        self._journal.record("unmark", space, spans, purged=purged, tid=tid)
+        starts, lengths = zip(*spans, strict=True)
+        self._journal.record("unmark", space, starts, lengths, purged=purged, tid=tid)
 
     async def _set_purge(self, space: AddressSpace, text: str, tid: int) -> None:
         await self._purges.purge(space, _parse(xattrs.parse_ranges, text))

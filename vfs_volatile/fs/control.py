@@ -6,14 +6,13 @@ Everything is checked before anything changes, so a failed call changes nothing.
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from operator import add
 
 from vfs_volatile.abi import anonymous, ioctls
 from vfs_volatile.abi.ioctls import FvrangeArgs, FvrangeInfo, FvrangeVec
 from vfs_volatile.core.address_space import AddressSpace
-from vfs_volatile.core.pages import MAX_BYTES
 from vfs_volatile.core.ranges import AT_ONCE
-from vfs_volatile.core.residency import ByteSpan
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.fs.addressed import Addressed
 from vfs_volatile.fs.aids import DebugAids
@@ -51,18 +50,17 @@ def check_range(args: FvrangeArgs) -> None:
 
 def _check_vec(vec: FvrangeVec) -> None:
     """Raise SyscallError(EINVAL) unless VEC may be called so."""
-    if vec.reserved or vec.counted != len(vec.spans):
+    if vec.reserved or vec.counted != len(vec.starts):
         raise SyscallError(errno.EINVAL)
-    starts, lengths = zip(*vec.spans, strict=True) if vec.spans else ((), ())
-    farthest = max(map(add, starts, lengths), default=0)
+    farthest = max(map(add, vec.starts, vec.lengths), default=0)
     check_range(FvrangeArgs(0, farthest, vec.mode, vec.behavior))
 
 
-def _few(space: AddressSpace, spans: list[ByteSpan]) -> bool:
-    """Do ``spans`` meet and make so few ranges that it takes no time?"""
+def _few(space: AddressSpace, lengths: Sequence[int]) -> bool:
+    """Do spans of so many bytes meet and make so few ranges that it takes no time?"""
     if len(space.volatility.ranges) <= AT_ONCE:
         return True
-    return sum(length or MAX_BYTES for _, length in spans) <= AT_ONCE * PAGE_SIZE
+    return all(lengths) and sum(lengths) <= AT_ONCE * PAGE_SIZE
 
 
 class Control:
@@ -93,10 +91,10 @@ class Control:
         if space is None or not handle.writable:
             return None
         check_range(args)
-        span = (args.start, args.length)
-        if not _few(space, [span]):
+        starts, lengths = [args.start], [args.length]
+        if not _few(space, lengths):
             return None
-        purged = self._change_at_once(space, [span], args.mode, args.behavior, tid)
+        purged = self._change_at_once(space, starts, lengths, args.mode, args.behavior, tid)
         return purged[0] if purged else None
 
     def ioctl_at_once(self, handle: Handle, command: int, data: bytes, tid: int) -> bytes | None:
@@ -112,9 +110,11 @@ class Control:
         if command == ioctls.FVRANGE_IOC_VEC:
             vec = FvrangeVec.unpack(data)
             _check_vec(vec)
-            if not vec.spans or not _few(space, vec.spans):
+            if not vec.starts or not _few(space, vec.lengths):
                 return None
-            purged = self._change_at_once(space, vec.spans, vec.mode, vec.behavior, tid)
+            purged = self._change_at_once(
+                space, vec.starts, vec.lengths, vec.mode, vec.behavior, tid
+            )
             return vec._replace(purged=purged).pack() if purged else None
         return None
 
@@ -126,18 +126,24 @@ class Control:
         return space
 
     def _change_at_once(
-        self, space: AddressSpace, spans: list[ByteSpan], mode: int, behavior: int, tid: int
+        self,
+        space: AddressSpace,
+        starts: Sequence[int],
+        lengths: Sequence[int],
+        mode: int,
+        behavior: int,
+        tid: int,
     ) -> list[int]:
         """Mark or unmark; the bytes of each span found purged. Empty if that has to wait."""
         self._addressed.catch_up()
         if mode == ioctls.VRANGE_VOLATILE:
             space.require_honoured(behavior)
-            purged = space.mark_many(spans, behavior)
-        elif space.volatility.purged and any(space.zeroed_by_unmark(*span) for span in spans):
+            purged = space.mark_many(starts, lengths, behavior)
+        elif space.volatility.purged and any(map(space.zeroed_by_unmark, starts, lengths)):
             return []
         else:
-            purged = space.unmark_many(spans)
-        self._record(space, spans, mode, behavior, sum(purged), tid)
+            purged = space.unmark_many(starts, lengths)
+        self._record(space, starts, lengths, mode, behavior, sum(purged), tid)
         self._direct.count()
         return purged
 
@@ -162,13 +168,19 @@ class Control:
         if not handle.writable:
             raise SyscallError(errno.EBADF)
         if command == ioctls.FVRANGE_IOC_VEC:
-            return (await self._vec(space, FvrangeVec.unpack(data), tid)).pack()
+            vec = FvrangeVec.unpack(data)
+            _check_vec(vec)
+            found = await self._change(space, vec.starts, vec.lengths, vec.mode, vec.behavior, tid)
+            return vec._replace(purged=found).pack()
         args = FvrangeArgs.unpack(data)
         if command == ioctls.FVRANGE_IOC_MAP:
             return (await self._map(space, args)).pack()
         match command:
             case ioctls.FVRANGE_IOC_FVRANGE:
-                purged = await self._fvrange(space, args, tid)
+                check_range(args)
+                (purged,) = await self._change(
+                    space, [args.start], [args.length], args.mode, args.behavior, tid
+                )
             case ioctls.FVRANGE_IOC_PURGE:
                 purged = await self._purge(space, args)
             case _:
@@ -186,48 +198,45 @@ class Control:
         handle.told()  # also if there is none
         return FvrangeInfo(*space.next_run(FvrangeInfo.unpack(data).start)).pack()
 
-    async def _fvrange(self, space: AddressSpace, args: FvrangeArgs, tid: int) -> int:
-        check_range(args)
-        span = (args.start, args.length)
-        if args.mode == ioctls.VRANGE_VOLATILE:
-            space.require_honoured(args.behavior)
-            (purged,) = await self._purges.mark([(space, span)], args.behavior)
-            self._record(space, [span], args.mode, args.behavior, purged, tid)
-            (purged,) = await self._aids.after_mark([(space, span)], [purged])
-        else:
-            (purged,) = await self._purges.unmark([(space, span)])
-            self._record(space, [span], args.mode, args.behavior, purged, tid)
-        return purged
+    async def _change(
+        self,
+        space: AddressSpace,
+        starts: Sequence[int],
+        lengths: Sequence[int],
+        mode: int,
+        behavior: int,
+        tid: int,
+    ) -> list[int]:
+        """Mark or unmark, all or nothing; the bytes of each span found purged.
 
-    async def _vec(self, space: AddressSpace, vec: FvrangeVec, tid: int) -> FvrangeVec:
-        """FVRANGE for many ranges, all or nothing; at one moment, unless they meet thousands."""
-        _check_vec(vec)
-        if vec.mode == ioctls.VRANGE_VOLATILE:
-            space.require_honoured(vec.behavior)
-        parts = [(space, span) for span in vec.spans]
-        if vec.mode == ioctls.VRANGE_VOLATILE:
-            purged = await self._purges.mark(parts, vec.behavior)
+        At one moment, unless they meet thousands of ranges.
+        """
+        parts = [(space, span) for span in zip(starts, lengths, strict=True)]
+        if mode == ioctls.VRANGE_VOLATILE:
+            space.require_honoured(behavior)
+            purged = await self._purges.mark(parts, behavior)
         else:
             purged = await self._purges.unmark(parts)
         if parts:
-            self._record(space, vec.spans, vec.mode, vec.behavior, sum(purged), tid)
-        if vec.mode == ioctls.VRANGE_VOLATILE:
+            self._record(space, starts, lengths, mode, behavior, sum(purged), tid)
+        if mode == ioctls.VRANGE_VOLATILE:
             purged = await self._aids.after_mark(parts, purged)
-        return vec._replace(purged=purged)
+        return purged
 
     def _record(
         self,
         space: AddressSpace,
-        spans: list[ByteSpan],
+        starts: Sequence[int],
+        lengths: Sequence[int],
         mode: int,
         behavior: int,
         purged: int,
         tid: int,
     ) -> None:
         if mode == ioctls.VRANGE_VOLATILE:
-            self._journal.record("mark", space, spans, behavior=behavior, tid=tid)
+            self._journal.record("mark", space, starts, lengths, behavior=behavior, tid=tid)
         else:
-            self._journal.record("unmark", space, spans, purged=purged, tid=tid)
+            self._journal.record("unmark", space, starts, lengths, purged=purged, tid=tid)
 
     async def _purge(self, space: AddressSpace, args: FvrangeArgs) -> int:
         if args.mode or args.behavior or args.start + args.length > ioctls.U64_MAX:

@@ -63,11 +63,12 @@ class Journal:
         self,
         kind: Kind,
         space: AddressSpace | None = None,
-        spans: Sequence[ByteSpan] = ((0, 0),),
+        starts: Sequence[int] = (0,),
+        lengths: Sequence[int] = (0,),
         purged: int | None = None,
         **details: object,
     ) -> None:
-        """Something happened to ``spans`` of a file; where they are several, to all at once.
+        """Something happened to bytes of a file; where there are several spans, to all at once.
 
         ``purged``: bytes that were found purged.
         """
@@ -76,14 +77,14 @@ class Journal:
             self.unmarked_purged += purged
             details["purged"] = purged
         ino, path = 0, None
-        start, length = spans[0]
+        start, length = starts[0], lengths[0]
         if space is not None:
             ino = space.ino
             inode = self._inodes.get(ino)
             path = inode.path if inode is not None else None
-            if len(spans) > 1:
-                details["ranges"] = len(spans)
-                start, length = _hull(spans)
+            if len(starts) > 1:
+                details["ranges"] = len(starts)
+                start, length = _hull(starts, lengths)
             size = space.size
             if not length or start + length > size:  # what lies beyond has no pages
                 length = max(0, size - start)
@@ -140,8 +141,7 @@ def within(texts: Iterable[str], most: int) -> tuple[list[str], int]:
     return taken, len(taken)
 
 
-def _hull(spans: Sequence[ByteSpan]) -> ByteSpan:
-    """The bytes from the first of ``spans`` to the last; length 0 if one is open at its end."""
-    starts, lengths = zip(*spans, strict=True)
+def _hull(starts: Sequence[int], lengths: Sequence[int]) -> ByteSpan:
+    """The bytes from the first span to the last; length 0 if one is open at its end."""
     start = min(starts)
     return start, max(map(add, starts, lengths)) - start if all(lengths) else 0

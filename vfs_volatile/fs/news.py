@@ -70,9 +70,9 @@ class News:
         inode.purges += 1
         self._polls.wake(inode.number)
         first, last = drain.purged.min(), drain.purged.max()
-        span = (first * PAGE_SIZE, (last + 1 - first) * PAGE_SIZE)
+        start, length = first * PAGE_SIZE, (last + 1 - first) * PAGE_SIZE
         size = len(drain.purged) * PAGE_SIZE
-        self._journal.record("purge", drain.space, [span], bytes=size, cause=cause)
+        self._journal.record("purge", drain.space, [start], [length], bytes=size, cause=cause)
 
     def kept(
         self, space: AddressSpace, span: PageSpan, found: Sequence[Objection], cause: Cause
@@ -92,8 +92,8 @@ class News:
             return
         self._blocked[space.ino] = _Blocked(space, span, blockers, cause)
         self._blocked.move_to_end(space.ino)
-        where = (span.first * PAGE_SIZE, (span.end - span.first) * PAGE_SIZE)
-        self._journal.record("block", space, [where], cause=cause, by=blockers)
+        start, length = span.first * PAGE_SIZE, (span.end - span.first) * PAGE_SIZE
+        self._journal.record("block", space, [start], [length], cause=cause, by=blockers)
 
     def freed(self, ino: int) -> None:
         """Nobody forbids to purge this file any more."""
