@@ -144,7 +144,7 @@ class Control:
         else:
             purged = space.unmark_many(starts, lengths)
         self._record(space, starts, lengths, mode, behavior, sum(purged), tid)
-        self._direct.count()
+        self._direct.marked()
         return purged
 
     async def ioctl(self, handle: Handle, command: int, data: bytes, tid: int) -> bytes:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from time import monotonic
 
 import trio
 
@@ -81,6 +83,7 @@ class DirectFiles:
         """Set when the next look is not to wait for its time."""
         self._pause = _LEAST_SECONDS
         self._held = 0
+        self._counted_at = -math.inf
         self._refused = False
         """Was the last count refused?"""
 
@@ -129,10 +132,22 @@ class DirectFiles:
 
     def count(self) -> None:
         """Count what the files hold now; later, if the system refuses it: callers are not told."""
+        self._count_if_older(0.0)
+
+    def marked(self) -> None:
+        """Ranges were marked or unmarked: whether that is too much, a count of this moment tells.
+
+        Nothing comes or goes by it, so of many marks one in a while is enough.
+        """
+        self._count_if_older(_LEAST_SECONDS)
+
+    def _count_if_older(self, seconds: float) -> None:
         if self._tmpfs is None or not self._tmpfs.used:
             return
         try:
-            self._count(self._tmpfs)
+            if monotonic() - self._counted_at >= seconds:
+                self._count(self._tmpfs)
+            self._limit(self._tmpfs)
             self._refused = False
         except REFUSALS as error:
             if not self._refused:
@@ -145,6 +160,9 @@ class DirectFiles:
             self._pause = _LEAST_SECONDS
         self._held = held
         self._memory.counted(held)
+        self._counted_at = monotonic()
+
+    def _limit(self, tmpfs: DetachedTmpfs) -> None:
         # Volatile pages may give way, so a writer may come as far above the size.
         slack = self._memory.slack if self._memory.queue else 0
         elsewhere = self._memory.seen - self._memory.direct
