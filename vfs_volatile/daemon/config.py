@@ -72,3 +72,8 @@ class MountConfig:
     mode: int | None = None
     """Of the root directory, as in tmpfs(5); None: ours, and 0755."""
     passthrough: Passthrough = "auto"
+
+    @property
+    def sets_atime(self) -> bool:
+        """Does reading set atime? The kernel leaves that to the daemon, whatever the mount says."""
+        return "noatime" not in self.mount_options

@@ -134,7 +134,9 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
     xattrs = ControlAttributes(
         memory, purges, addressed, journal, news, ranking, aids, direct, facts | where
     )
-    operations = Operations(rules, tree, memory, control, xattrs, purges, polls, aids, direct)
+    operations = Operations(
+        rules, tree, memory, control, xattrs, purges, polls, aids, direct, config.sets_atime
+    )
     _mount(operations, config)
     _read_further_ahead(own)
     try:
@@ -267,7 +269,7 @@ def _direct_store(config: MountConfig) -> tuple[DetachedTmpfs | None, str]:
     if config.passthrough == "off":
         return None, "the mount has -o passthrough=off"
     try:
-        tmpfs = DetachedTmpfs(config.size // PAGE_SIZE)
+        tmpfs = DetachedTmpfs(config.size // PAGE_SIZE, sets_atime=config.sets_atime)
     except PermissionError:
         return None, "the daemon lacks CAP_SYS_ADMIN"
     except OSError as error:

@@ -39,6 +39,7 @@ class Answers(pyfuse3.Operations):
         polls: Polls,
         aids: DebugAids,
         direct: DirectFiles,
+        sets_atime: bool,
     ) -> None:
         super().__init__()
         # -- dependencies --
@@ -51,6 +52,9 @@ class Answers(pyfuse3.Operations):
         self._polls = polls
         self._aids = aids
         self._direct = direct
+        # -- constant --
+        self._sets_atime = sets_atime
+        """Does reading set atime? False with ``-o noatime``."""
         # -- mutable --
         self._numbers = count(1)
         """Of handles, files and directories together: one is never taken for another."""

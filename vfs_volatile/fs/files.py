@@ -182,6 +182,7 @@ class Files(Answers):
         backing = self._direct.opening(inode, new=new)
         writable = flags & os.O_ACCMODE != os.O_RDONLY
         fh = next(self._numbers)
-        self._handles[fh] = Handle(inode, writable=writable, touches_atime=not flags & os.O_NOATIME)
+        touches_atime = self._sets_atime and not flags & os.O_NOATIME
+        self._handles[fh] = Handle(inode, writable=writable, touches_atime=touches_atime)
         inode.opened(tid, writable=writable)
         return shim.Opened(fh, backing)

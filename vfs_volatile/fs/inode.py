@@ -255,7 +255,7 @@ class Handle:
         self.inode = inode
         self.writable = writable
         self.touches_atime = touches_atime
-        """False with O_NOATIME."""
+        """False with O_NOATIME, and with ``-o noatime``."""
         self.attachment: Attachment | None = None
         """Set if it stands for a process with anonymous memory."""
         self._purges_known = inode.purges

@@ -94,7 +94,8 @@ class Names(Answers):
 
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
         found = self._tree.get(inode)
-        found.touch_read()
+        if self._sets_atime:
+            found.touch_read()
         return FileNameT(found.target)
 
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
@@ -105,7 +106,8 @@ class Names(Answers):
 
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
         directory = self._directories[fh]
-        directory.touch_read()
+        if self._sets_atime:
+            directory.touch_read()
         assert directory.directory is not None
         for cookie, name, inode in directory.directory.after(start_id):
             if not pyfuse3.readdir_reply(token, FileNameT(name), entry(attributes(inode)), cookie):

@@ -24,7 +24,7 @@ _FSOPEN, _FSCONFIG, _FSMOUNT, _FSPICK = 430, 431, 432, 433
 _FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = _FSPICK_CLOEXEC = 1
 _FSPICK_EMPTY_PATH = 8
 _SET_STRING, _CMD_CREATE, _CMD_RECONFIGURE = 1, 6, 7
-_NOSUID_NODEV = 0x2 | 0x4
+_NOSUID_NODEV, _NOATIME = 0x2 | 0x4, 0x10
 
 _CACHESTAT = 451
 """cachestat(2), Linux 6.5, with the same number on every machine too."""
@@ -77,7 +77,7 @@ def _require_cachestat() -> None:
 class DetachedTmpfs:
     """The tmpfs. To make one raises OSError: EPERM without CAP_SYS_ADMIN, ENOSYS before 6.5."""
 
-    def __init__(self, limit_pages: int) -> None:
+    def __init__(self, limit_pages: int, *, sets_atime: bool = True) -> None:
         _require_cachestat()
         context = _system_call(_FSOPEN, b"tmpfs", _FSOPEN_CLOEXEC)
         try:
@@ -90,7 +90,8 @@ class DetachedTmpfs:
             for key, value in settings.items():
                 _system_call(_FSCONFIG, context, _SET_STRING, key, value, 0)
             _system_call(_FSCONFIG, context, _CMD_CREATE, None, None, 0)
-            self._root = _system_call(_FSMOUNT, context, _FSMOUNT_CLOEXEC, _NOSUID_NODEV)
+            flags = _NOSUID_NODEV | (0 if sets_atime else _NOATIME)
+            self._root = _system_call(_FSMOUNT, context, _FSMOUNT_CLOEXEC, flags)
         finally:
             os.close(context)
         self._limit_pages = limit_pages
