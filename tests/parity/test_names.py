@@ -161,6 +161,18 @@ def test_whiteout(here: Path) -> Iterator[object]:
 
 
 @on_both
+def test_whose_a_whiteout_is(here: Path) -> Iterator[object]:
+    """Who renames owns it, as what he makes; not who owns the file."""
+    os.mkdir(here / "of a group")
+    os.chown(here / "of a group", 0, 78)
+    os.chmod(here / "of a group", 0o2777)
+    for path in (here / "file", here / "of a group" / "file"):
+        os.chown(made(path), 34, 56)
+        renameat2(path, here / "new", RENAME_WHITEOUT)
+        yield look(path), look(here / "new")
+
+
+@on_both
 def test_odd_names(here: Path) -> Iterator[object]:
     for name in (
         b"\xff\xfe",

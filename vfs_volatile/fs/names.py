@@ -90,7 +90,8 @@ class Names(Answers):
         flags: FlagT,
         ctx: RequestContext,
     ) -> None:
-        self._tree.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags)
+        caller = (ctx.uid, ctx.gid)
+        self._tree.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags, caller)
 
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
         found = self._tree.get(inode)

@@ -146,9 +146,17 @@ class Tree:
         self._dropped_name(inode)
 
     def rename(
-        self, old_parent: int, old_name: bytes, new_parent: int, new_name: bytes, flags: int
+        self,
+        old_parent: int,
+        old_name: bytes,
+        new_parent: int,
+        new_name: bytes,
+        flags: int,
+        caller: tuple[int, int] = (0, 0),
     ) -> None:
         """rename(2) with its flags; the kernel has refused those that contradict each other.
+
+        A whiteout belongs to ``caller``, a user and a group, as what mknod(2) makes.
 
         Raises SyscallError: EEXIST, EINVAL (unknown flag), EISDIR, ENAMETOOLONG, ENOENT,
         ENOSPC, ENOTDIR, ENOTEMPTY.
@@ -181,7 +189,7 @@ class Tree:
                 goal.nlink -= 1
             self._dropped_name(replaced)
         if flags & RENAME_WHITEOUT:
-            source_entries.add(old_name, self._new(stat.S_IFCHR, moved.uid, moved.gid))
+            source_entries.add(old_name, self._new_in(source, stat.S_IFCHR, *caller))
         self._moved(moved, source, goal)
         source.touch_written()
         goal.touch_written()
