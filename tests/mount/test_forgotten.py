@@ -6,7 +6,10 @@ import os
 import subprocess
 import sys
 
-from tests.support.mount import ROOT, Mount
+import pytest
+
+from tests.parity.calls import handle_of, open_by_handle
+from tests.support.mount import ROOT, Mount, MountFactory
 from tests.support.waiting import PATIENCE, eventually
 
 FILES = 300
@@ -76,3 +79,30 @@ def test_what_is_known_under_a_name_outlives_its_readers(fs: Mount) -> None:
     os.rename(path, fs.path / "other")
     assert (fs.path / "other").stat().st_ino == number
     assert not path.exists()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="opens by handle, and remounts: as root")
+@pytest.mark.parametrize("access", ["sigbus", "zero"])
+def test_what_the_kernel_has_forgotten_is_opened_by_its_handle(
+    mount: MountFactory, access: str
+) -> None:
+    """As file servers do it, long after; of what has gone the handle is stale."""
+    root = mount(access=access).path
+    (root / "a" / "b").mkdir(parents=True)
+    (root / "a" / "file").write_bytes(b"x" * 10)
+    (root / "a" / "gone").write_bytes(b"")
+    file, directory, gone = (handle_of(root / "a" / name) for name in ("file", "b", "gone"))
+    (root / "a" / "gone").unlink()
+    remount = ["mount", "-i", "-o", "remount,rw", str(root)]  # the kernel lets go of all entries
+    subprocess.run(remount, check=True, timeout=PATIENCE)
+    fd = os.open(root, os.O_RDONLY)
+    try:
+        with open(open_by_handle(fd, file), "rb") as found:
+            assert found.read() == b"x" * 10
+        found_directory = open_by_handle(fd, directory)
+        assert os.readlink(f"/proc/self/fd/{found_directory}") == str(root / "a" / "b")
+        os.close(found_directory)
+        with pytest.raises(OSError, match="Stale"):
+            open_by_handle(fd, gone)
+    finally:
+        os.close(fd)

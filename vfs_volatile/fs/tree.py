@@ -72,12 +72,15 @@ class Tree:
         return inode, inode.directory
 
     def lookup(self, parent: int, name: bytes) -> Inode | None:
-        """What ``name`` means in a directory. Raises SyscallError(ENAMETOOLONG)."""
+        """What ``name`` means in a directory. Raises SyscallError(ENAMETOOLONG).
+
+        "." is the inode itself, a file too: so the kernel asks when somebody opens a handle.
+        """
+        if name == b".":
+            return self.get(parent)
         inode, entries = self.directory(parent)
         if len(name) > NAME_MAX:
             raise SyscallError(errno.ENAMETOOLONG)
-        if name == b".":
-            return inode
         if name == b"..":
             return entries.parent or inode
         return entries.get(name)
