@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 
-from vfs_volatile.core.pages import Extent, PageSpan
+from vfs_volatile.core.pages import Data, Extent, PageSpan, in_memory
 from vfs_volatile.units import PAGE_SIZE
 
 
@@ -29,7 +29,8 @@ class FakeStore:
     def extent(self, offset: int, length: int) -> Extent | None:
         return None
 
-    def write(self, offset: int, data: bytes | memoryview) -> int:
+    def write(self, offset: int, data: Data) -> int:
+        data = in_memory(data)
         done = 0
         for page, start, stop in _pieces(offset, len(data)):
             piece, data = data[: stop - start], data[stop - start :]
@@ -121,7 +122,7 @@ class FakeDirectStore(FakeStore):
         below = -(-self.length // PAGE_SIZE)
         return min((at for at in self.pages if page <= at < below), default=None)
 
-    def write(self, offset: int, data: bytes | memoryview) -> int:
+    def write(self, offset: int, data: Data) -> int:
         stored = super().write(offset, data)
         self.length = max(self.length, offset + stored)
         return stored

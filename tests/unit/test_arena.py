@@ -100,6 +100,30 @@ def test_data_across_a_border(store: ArenaStore, offset: int) -> None:
     assert store.read(offset - 2, len(data) + 4) == b"\0\0" + data + b"\0\0"
 
 
+class LentBytes:
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.moved = 0
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def fetch(self) -> memoryview:
+        return memoryview(self._data)
+
+    def move(self, fd: int, offset: int) -> int:
+        self.moved = os.pwrite(fd, self._data, offset)
+        return self.moved
+
+
+@pytest.mark.parametrize(("offset", "moved"), [(0, 3 * P), (CHUNK - 3 * P, 3 * P), (CHUNK - P, 0)])
+def test_lent_data_are_moved_into_a_chunk(store: ArenaStore, offset: int, moved: int) -> None:
+    lent = LentBytes(os.urandom(3 * P))
+    assert store.write(offset, lent) == 3 * P
+    assert store.read(offset, 3 * P) == lent.fetch()
+    assert lent.moved == moved
+
+
 def test_data_over_many_chunks(store: ArenaStore) -> None:
     store.write(CHUNK - 1, memoryview(b"x" * (2 * CHUNK + 2)))
     assert store.read(CHUNK - 2, 3) == b"\0xx"

@@ -38,7 +38,7 @@ STUB(shim_on_open, fuse_req_t r, uint64_t i, int f)
 STUB(shim_on_create, fuse_req_t r, uint64_t p, const char *n, unsigned m, int f)
 STUB(shim_on_tmpfile, fuse_req_t r, uint64_t p, unsigned m, int f)
 STUB(shim_on_read, fuse_req_t r, uint64_t h, size_t s, int64_t o)
-STUB(shim_on_write, fuse_req_t r, uint64_t h, const char *d, size_t s, int64_t o, int b)
+STUB(shim_on_write, fuse_req_t r, uint64_t h, const char *d, size_t s, int64_t o, int b, int l)
 STUB(shim_on_interrupt, fuse_req_t r)
 STUB(shim_on_set_control, fuse_req_t r, uint64_t i, const char *n, const char *v, size_t s)
 STUB(shim_on_get_control, fuse_req_t r, uint64_t i, const char *n, size_t s)
@@ -141,7 +141,7 @@ def run(directory: Path, program: str, rounds: int) -> subprocess.CompletedProce
     )
     subprocess.run(
         [
-            *("gcc", "-g", "-O1", "-w", "-D_FILE_OFFSET_BITS=64", "-include", "fcntl.h"),
+            *("gcc", "-g", "-O1", "-w", "-D_FILE_OFFSET_BITS=64", "-D_GNU_SOURCE"),
             *("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"),
             *("-I", str(Path(build_shim.__file__).parent), str(source), "-o", str(binary)),
             *(*fuse.stdout.split(), "-ldl"),

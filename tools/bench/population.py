@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.memory import Memory
-from vfs_volatile.core.pages import LAST_PAGE, Extent, PageSpan, page_set
+from vfs_volatile.core.pages import LAST_PAGE, Data, Extent, PageSpan, page_set
 from vfs_volatile.core.reclaim import Round
 from vfs_volatile.units import PAGE_SIZE
 
@@ -57,7 +57,7 @@ class NoStore:
     def extent(self, offset: int, length: int) -> Extent | None:
         return None
 
-    def write(self, offset: int, data: bytes | memoryview) -> int:
+    def write(self, offset: int, data: Data) -> int:
         return len(data)
 
     def zero(self, offset: int, length: int) -> None: ...

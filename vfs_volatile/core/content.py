@@ -16,10 +16,12 @@ from pyroaring import BitMap
 from vfs_volatile.core.pages import (
     LAST_PAGE,
     MAX_BYTES,
+    Data,
     Extent,
     PageSpan,
     first_held,
     held_end,
+    in_memory,
     next_page,
     page_set,
     pages_covered,
@@ -71,7 +73,7 @@ class Content(Residency):
         length = self._readable(offset, length)
         return self.store.extent(offset, length) if length else None
 
-    def write(self, offset: int, data: bytes | memoryview) -> int:
+    def write(self, offset: int, data: Data) -> int:
         """Store ``data`` for a write(2); the bytes stored, fewer if a later page fails.
 
         A purged page that is covered whole becomes intact, one covered in part fails unless it
@@ -86,7 +88,7 @@ class Content(Residency):
         if absent and absent > self.memory.room:
             end = self._affordable_end(offset, end)
         whole = end - offset == len(data)
-        stored = self._store(offset, data if whole else memoryview(data)[: end - offset])
+        stored = self._store(offset, data if whole else in_memory(data)[: end - offset])
         if stored != len(data):
             end = offset + stored
             touched = pages_touched(offset, end)
@@ -99,7 +101,7 @@ class Content(Residency):
             self._votes.rewritten(covered)
         return end - offset
 
-    def write_back(self, offset: int, data: bytes | memoryview) -> None:
+    def write_back(self, offset: int, data: Data) -> None:
         """Store what the kernel writes back from a mapping, page by page; it never grows the file.
 
         Such a page may be older than its purge: it is discarded while the purge drains, and always
@@ -112,7 +114,7 @@ class Content(Residency):
             return
         touched = pages_touched(offset, end)
         keep = page_set(touched) - self._discard_stale(touched)
-        view = memoryview(data)
+        view = memoryview(in_memory(data))
         for run in runs(keep):
             start = max(offset, run.first * PAGE_SIZE)
             stop = min(end, run.end * PAGE_SIZE)
@@ -320,7 +322,7 @@ class Content(Residency):
             return list(range(*touched))
         return [*range(touched.first, covered.first), *range(covered.end, touched.end)]
 
-    def _store(self, offset: int, data: bytes | memoryview) -> int:
+    def _store(self, offset: int, data: Data) -> int:
         """Store for a write; the bytes stored, fewer if the system refuses memory for the rest.
 
         Raises OSError if it does so for the first page.

@@ -61,6 +61,27 @@ class Extent(NamedTuple):
     length: int
 
 
+class Lent(Protocol):
+    """Bytes to be stored that are not in memory yet: taken once, by one of the two."""
+
+    def __len__(self) -> int: ...
+
+    def fetch(self) -> memoryview:
+        """Have them in memory, for as long as they are lent. Raises OSError."""
+
+    def move(self, fd: int, offset: int) -> int:
+        """Store them in an open file of the daemon's; how many, as write(2). Raises OSError."""
+
+
+Data = bytes | memoryview | Lent
+"""Bytes to be stored."""
+
+
+def in_memory(data: Data) -> bytes | memoryview:
+    """Bytes to be stored, fetched if they are lent. Raises OSError."""
+    return data if isinstance(data, bytes | memoryview) else data.fetch()
+
+
 class PageStore(Protocol):
     """Where an address_space keeps the data of its resident pages. Absent bytes read as zeros.
 
@@ -74,7 +95,7 @@ class PageStore(Protocol):
     def extent(self, offset: int, length: int) -> Extent | None:
         """Where these bytes can be read as part of a file; None if they lie in no one part."""
 
-    def write(self, offset: int, data: bytes | memoryview) -> int:
+    def write(self, offset: int, data: Data) -> int:
         """Store ``data``; the bytes stored, fewer if the system refuses memory for the rest."""
 
     def zero(self, offset: int, length: int) -> None:

@@ -15,6 +15,7 @@ from vfs_volatile.native import shim  # isort: skip  # must come before pyfuse3
 from pyfuse3 import FileHandleT, InodeT, PollHandle, RequestContext
 
 from vfs_volatile.abi.ioctls import FvrangeArgs
+from vfs_volatile.core.pages import Data, Lent, in_memory
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.fs.answers import Answers, space_of
 from vfs_volatile.fs.inode import Handle, Inode
@@ -95,7 +96,7 @@ class Files(Answers):
         return space.read(offset, size) if found is None else found
 
     def write(  # type: ignore[override]  # the shim's: with write_back, and answered at once
-        self, fh: int, offset: int, data: memoryview, *, write_back: bool
+        self, fh: int, offset: int, data: memoryview | Lent, *, write_back: bool
     ) -> int | Coroutine[Any, Any, int]:
         inode = self._handles[fh].inode
         if write_back:
@@ -104,7 +105,7 @@ class Files(Answers):
             inode.touch_written()
             return len(data)
         if self._memory.shortage(pages_for(len(data)) + 1):
-            return self._write_after_making_room(inode, offset, bytes(data))
+            return self._write_after_making_room(inode, offset, bytes(in_memory(data)))
         return self._write(inode, offset, data)
 
     async def _write_after_making_room(self, inode: Inode, offset: int, data: bytes) -> int:
@@ -112,7 +113,7 @@ class Files(Answers):
         return self._write(inode, offset, data)
 
     @staticmethod
-    def _write(inode: Inode, offset: int, data: bytes | memoryview) -> int:
+    def _write(inode: Inode, offset: int, data: Data) -> int:
         stored = space_of(inode).write(offset, data)
         inode.touch_written()
         return stored

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NamedTuple, Protocol
 
 from vfs_volatile.abi.ioctls import FvrangeArgs
-from vfs_volatile.core.pages import Extent
+from vfs_volatile.core.pages import Extent, Lent
 from vfs_volatile.errors import SyscallError, refusal, refusal_text
 from vfs_volatile.native.library import ffi, lib
 from vfs_volatile.native.requests import Request, Requests
@@ -69,7 +69,7 @@ class Handlers(Protocol):
         """An answer that takes longer is a coroutine."""
 
     def write(
-        self, fh: int, offset: int, data: memoryview, *, write_back: bool
+        self, fh: int, offset: int, data: memoryview | Lent, *, write_back: bool
     ) -> int | Coroutine[Any, Any, int]:
         """``data`` is gone when this returns; an answer that takes longer is a coroutine."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from cffi import FFI
 
 SOURCES = ("shim.c", "procmap.c", "kcmp.c")
-INCLUDED = ("data.c", "names.c", "ranges.c", "session.c", "../fvrange.h")
+INCLUDED = ("data.c", "names.c", "ranges.c", "receiving.c", "session.c", "../fvrange.h")
 """By those."""
 
 ffi = FFI()
@@ -32,6 +32,8 @@ ffi.cdef(
     int kcmp_memory(int one, int other);
 
     int shim_reply_extent(fuse_req_t req, int fd, int64_t offset, size_t size);
+    int shim_fetch_lent(void);
+    int64_t shim_move_lent(int fd, int64_t offset);
     int shim_reply_open(fuse_req_t req, uint64_t fh, int backing_id);
     int shim_reply_entry(fuse_req_t req, const char *attributes, unsigned timeout,
                          unsigned name_timeout);
@@ -78,7 +80,7 @@ ffi.cdef(
         void shim_on_release(fuse_req_t, uint64_t fh);
         void shim_on_read(fuse_req_t, uint64_t fh, size_t size, int64_t offset);
         void shim_on_write(fuse_req_t, uint64_t fh, const char *data, size_t size, int64_t offset,
-                           int write_back);
+                           int write_back, int is_lent);
     }
     """
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from typing import Any
 
 from vfs_volatile.abi.ioctls import FvrangeArgs
@@ -34,11 +35,37 @@ def shim_on_read(req: Any, fh: int, size: int, offset: int) -> None:
         answer_later("read", req, lambda: later, reply)
 
 
+class _Lent:
+    """A :class:`~vfs_volatile.core.pages.Lent`: the data of the WRITE under way."""
+
+    def __init__(self, place: Any, size: int) -> None:
+        self._place = place
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def fetch(self) -> memoryview:
+        _require(lib.shim_fetch_lent())
+        return memoryview(ffi.buffer(self._place, self._size))
+
+    def move(self, fd: int, offset: int) -> int:
+        return _require(lib.shim_move_lent(fd, offset))
+
+
+def _require(result: int) -> int:
+    if result < 0:
+        raise OSError(-result, os.strerror(-result))
+    return result
+
+
 @ffi.def_extern()  # type: ignore[untyped-decorator]
-def shim_on_write(req: Any, fh: int, data: Any, size: int, offset: int, write_back: int) -> None:
+def shim_on_write(
+    req: Any, fh: int, place: Any, size: int, offset: int, write_back: int, is_lent: int
+) -> None:
     try:
-        view = memoryview(ffi.buffer(data, size))
-        stored = answering.handlers.write(fh, offset, view, write_back=bool(write_back))
+        data = _Lent(place, size) if is_lent else memoryview(ffi.buffer(place, size))
+        stored = answering.handlers.write(fh, offset, data, write_back=bool(write_back))
     except Exception as error:
         lib.fuse_reply_err(req, errno_of(error))
         return

@@ -25,6 +25,7 @@
 
 #include "data.c"
 #include "ranges.c"
+#include "receiving.c"
 #include "session.c"
 #include "names.c"
 
@@ -34,7 +35,7 @@ static void shim_on_ioctl(fuse_req_t, uint64_t fh, unsigned cmd, const void *in,
 static void shim_on_fallocate(fuse_req_t, uint64_t fh, int mode, int64_t offset, int64_t length);
 static void shim_on_lseek(fuse_req_t, uint64_t fh, int64_t offset, int whence);
 static void shim_on_write(fuse_req_t, uint64_t fh, const char *data, size_t size, int64_t offset,
-			  int write_back);
+			  int write_back, int is_lent);
 static void shim_on_read(fuse_req_t, uint64_t fh, size_t size, int64_t offset);
 static void shim_on_interrupt(fuse_req_t);
 static void shim_on_set_control(fuse_req_t, uint64_t ino, const char *name, const char *value,
@@ -83,7 +84,7 @@ static ssize_t on_read(int fd, void *buffer, size_t size, void *userdata)
 	const struct fuse_in_header *head = buffer;
 	const struct fuse_init_in *asks = (const void *)(head + 1);
 	const struct fuse_setattr_in *sets = (const void *)(head + 1);
-	ssize_t got = read(fd, buffer, size);
+	ssize_t got = receive(fd, buffer, size);
 
 	(void)userdata;
 	if (got < (ssize_t)sizeof *head)
@@ -106,6 +107,8 @@ static void amend_init(struct fuse_init_out *answer)
 {
 	if (init.flags & FUSE_HANDLE_KILLPRIV_V2)
 		answer->flags |= FUSE_HANDLE_KILLPRIV_V2;
+	if (answer->max_write > WRITE_MOST)
+		answer->max_write = WRITE_MOST;
 	/* The kernel takes the lesser of this and what its bdi says (/sys/class/bdi). */
 	answer->max_readahead = SHIM_MAX_READAHEAD;
 	if (wants_passthrough && init.flags2 & SHIM_INIT_PASSTHROUGH) {
@@ -141,6 +144,7 @@ int fuse_session_mount(struct fuse_session *mounted, const char *mountpoint)
 			RTLD_NEXT, "fuse_session_mount");
 	int result = real ? real(mounted, mountpoint) : -1;
 
+	prepare_to_lend();
 	if (result == 0 && (unblock(fuse_session_fd(mounted)) != 0 ||
 			    fuse_session_custom_io(mounted, &io, fuse_session_fd(mounted)) != 0))
 		return -1;
@@ -230,7 +234,7 @@ static void on_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t si
 {
 	(void)ino;
 	at_once = 1;
-	shim_on_write(req, fi->fh, data, size, offset, (int)fi->writepage);
+	shim_on_write(req, fi->fh, data, size, offset, (int)fi->writepage, lent.size > 0);
 }
 
 static const struct fuse_lowlevel_ops *amend(struct fuse_lowlevel_ops *ops,

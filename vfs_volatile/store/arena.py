@@ -12,7 +12,7 @@ import errno
 import os
 from collections.abc import Iterator
 
-from vfs_volatile.core.pages import CHUNK_PAGES, Extent, PageSpan
+from vfs_volatile.core.pages import CHUNK_PAGES, Data, Extent, PageSpan, in_memory
 from vfs_volatile.units import PAGE_SIZE
 
 _CHUNK = CHUNK_PAGES * PAGE_SIZE
@@ -106,10 +106,13 @@ class ArenaStore:
             return None
         return Extent(self._arena.fd, base + start, length)
 
-    def write(self, offset: int, data: bytes | memoryview) -> int:
+    def write(self, offset: int, data: Data) -> int:
         if offset % _CHUNK + len(data) <= _CHUNK:
-            return os.pwrite(self._arena.fd, data, self._place(offset))
-        view = memoryview(data)
+            fd, place = self._arena.fd, self._place(offset)
+            if isinstance(data, bytes | memoryview):
+                return os.pwrite(fd, data, place)
+            return data.move(fd, place)
+        view = memoryview(in_memory(data))
         stored = 0
         for start, length in _pieces(offset, len(view)):
             try:

@@ -14,7 +14,7 @@ import os
 import struct
 from collections import OrderedDict
 
-from vfs_volatile.core.pages import LAST_PAGE, Extent, PageSpan
+from vfs_volatile.core.pages import LAST_PAGE, Data, Extent, PageSpan, in_memory
 from vfs_volatile.store.arena import fallocate_keeping_size, punch
 from vfs_volatile.units import PAGE_SIZE
 
@@ -227,8 +227,8 @@ class DetachedFile:
     def extent(self, offset: int, length: int) -> Extent | None:
         return None  # the kernel reads it without us
 
-    def write(self, offset: int, data: bytes | memoryview) -> int:
-        return os.pwrite(self.fileno(), data, offset)
+    def write(self, offset: int, data: Data) -> int:
+        return os.pwrite(self.fileno(), in_memory(data), offset)
 
     def zero(self, offset: int, length: int) -> None:
         punch(self.fileno(), offset, length)
