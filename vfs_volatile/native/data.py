@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import partial
 from typing import Any
 
 from vfs_volatile.abi.ioctls import FvrangeArgs
@@ -17,22 +18,23 @@ _LATER: int = lib.SHIM_LATER
 
 @ffi.def_extern()  # type: ignore[untyped-decorator]
 def shim_on_read(req: Any, fh: int, size: int, offset: int) -> None:
-    def reply(found: Bytes) -> None:
-        if isinstance(found, Extent):
-            lib.shim_reply_extent(req, *found)
-        else:
-            lib.fuse_reply_buf(req, found, len(found))
-
     try:
         found = answering.handlers.read(fh, offset, size)
     except Exception as error:
         lib.fuse_reply_err(req, errno_of(error))
         return
     if isinstance(found, Bytes):
-        reply(found)
+        _reply_read(req, found)
     else:
         later = found
-        answer_later("read", req, lambda: later, reply)
+        answer_later("read", req, lambda: later, partial(_reply_read, req))
+
+
+def _reply_read(req: Any, found: Bytes) -> None:
+    if isinstance(found, Extent):
+        lib.shim_reply_extent(req, *found)
+    else:
+        lib.fuse_reply_buf(req, found, len(found))
 
 
 class _Lent:
