@@ -8,6 +8,7 @@ page is never reported intact*, and *an intact page is never lost*.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from functools import partial
@@ -419,6 +420,26 @@ class Machine(RuleBasedStateMachine):
 class OnFakeStore(Machine):
     def make_stores(self) -> Callable[[], PageStore]:
         return FakeStore
+
+    @precondition(lambda self: self.memory.volatile > 0)
+    @rule(file=files, extent=ranges, cut=borders, frees=st.integers(0, 2))
+    def unmark_in_steps(self, file: int, extent: tuple[int, int], cut: int, frees: int) -> None:
+        """As the daemon does it for very many ranges; the store may refuse to free something."""
+        space = self.spaces[file]
+        assert isinstance(space.store, FakeStore)
+        for opened in [opened for opened in self.open if opened[0] == file]:
+            self._end(opened)
+        before = list(space.purged_spans())
+        store = space.store
+        store.frees = frees
+        with contextlib.suppress(OSError):
+            for step in (extent, (cut, 0)):
+                space.clean_for_unmark([step])
+                space.end_intact(*step)
+        store.frees = None
+        assert list(space.purged_spans()) == before, "nobody was told of them"
+        for step in (extent, (cut, 0)):
+            self.unmark_many(file, [step])
 
     @invariant()
     def the_store_holds_the_resident_pages_and_no_more(self) -> None:

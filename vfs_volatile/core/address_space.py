@@ -26,6 +26,7 @@ from vfs_volatile.core.pages import (
     LAST_PAGE,
     PageSpan,
     PageStore,
+    count,
     page_set,
     pages_covered,
     pages_touched,
@@ -122,8 +123,9 @@ class AddressSpace(Content):
             or any(self._purged_in(starts, lengths))
             or not self.volatility.unmark_whole(*pages)
         ):
-            self.clean_for_unmark(zip(starts, lengths, strict=True))
-            return list(map(self.unmark, starts, lengths))
+            spans = list(zip(starts, lengths, strict=True))
+            self.clean_for_unmark(spans)
+            return self.tell(spans)
         if self._votes:
             for span in map(PageSpan, *pages):
                 self._votes.ended(span)
@@ -165,45 +167,72 @@ class AddressSpace(Content):
         """
         span = self.touched(start, length)
         assert not self.draining(span), "unmark while a purge drains"
-        found = self.purged_bytes(start, length)
-        if found:
-            purged = self.volatility.purged & page_set(span)
-            self.restore(purged)
-            if record_lost:
-                self.volatility.lost |= purged
-            if self._votes:
-                self._votes.told(purged)
-        self.volatility.unmark(span)
-        if self._votes:
-            self._votes.ended(span)
-        return found
-
-    def restore(self, purged: BitMap) -> None:
-        """Make purged pages zero-filled and clean: somebody is about to be told.
-
-        Raises OSError, and they are purged as before then.
-        """
-        self.clean(purged)
-        for run in runs(purged):
-            self._keep_page(run)
-            self.volatility.forget_purged(run)
-
-    def clean(self, purged: BitMap) -> None:
-        """Drop what has been stored in purged pages since, without a report. Raises OSError."""
-        if len(purged) > _FEW_PAGES:  # else there is one look for each run
-            self.look(PageSpan(purged.min(), purged.max() + 1))
-        for run in runs(purged):
-            if len(purged) <= _FEW_PAGES:
-                self.look(run)
-            self._drop(run)
+        if self.volatility.purged:
+            self.clean_for_unmark([(start, length)])
+            return self.tell([(start, length)], record_lost=record_lost)[0]
+        self._end([span])
+        return 0
 
     def clean_for_unmark(self, spans: Iterable[ByteSpan]) -> None:
-        """Do what the system may refuse of unmarking all of ``spans``, so that of many calls none
-        fails when others have reported already. Raises OSError.
+        """Do what the system may refuse of unmarking ``spans``: drop what has been stored in purged
+        pages since. They stay purged. Raises OSError.
         """
         if self.volatility.purged:
             for span in spans:
                 self.clean(within(self.volatility.purged, self.touched(*span)))
+
+    def end_intact(self, start: int, length: int) -> None:
+        """End volatility of ranges without a purged page, as far as they are met: of these there is
+        nothing to tell.
+        """
+        span = self.touched(start, length)
+        pieces = (span.clip(entry) for entry in self.volatility.ranges.overlapping(span))
+        self._end([piece for piece in pieces if not count(self.volatility.purged, piece)])
+
+    def tell(self, spans: Sequence[ByteSpan], *, record_lost: bool = False) -> list[int]:
+        """End volatility of all that ``spans`` meet; the bytes of each that were purged, and have
+        not been told of another of them.
+
+        All at this moment, whatever their number: what is told now is forgotten, so nothing may
+        fail between the first and the last. To be called after :meth:`clean_for_unmark`; what was
+        stored since stays, as if it had come after this.
+        """
+        met = [self.touched(*span) for span in spans]
+        met_pages = BitMap().union(*map(page_set, met))
+        purged = self.volatility.purged & met_pages
+        found = [0] * len(spans)
+        if purged:
+            left = purged.copy()
+            for number, span in enumerate(met):
+                found[number] = self.bytes_in(left, *spans[number])
+                left -= page_set(span)
+            if record_lost:
+                self.volatility.lost |= purged
+            if self._votes:
+                self._votes.told(purged)
+        self._end(list(runs(met_pages)))
+        self._keep_pages(purged)
+        return found
+
+    def _end(self, spans: Sequence[PageSpan]) -> None:
+        if self._votes:
+            for span in spans:
+                self._votes.ended(span)
+        self.volatility.unmark(*spans)
+
+    def forget(self, purged: BitMap) -> None:
+        """Let purged pages be zero-filled and intact: somebody is being told."""
+        for run in runs(purged):
+            self.volatility.forget_purged(run)
+        self._keep_pages(purged)
+
+    def clean(self, purged: BitMap) -> None:
+        """Drop what has been stored in purged pages since, without a report. Raises OSError."""
+        hull = [PageSpan(purged.min(), purged.max() + 1)] if len(purged) > _FEW_PAGES else []
+        for span in hull or runs(purged):
+            self.look(span)
+        for run in list(runs(purged & self.resident)):
+            self._drop(run)
 
     def acknowledge_lost(self) -> None:
         """Whoever wanted to know what was lost knows it."""

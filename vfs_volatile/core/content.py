@@ -167,7 +167,7 @@ class Content(Residency):
             self.store.zero(start, stop - start)
             self._gone(pages_covered(start, stop, MAX_BYTES))
         self.volatility.zeroed(pages_covered(offset, end, self.size))
-        self._keep_page(pages_covered(offset, end, MAX_BYTES))
+        self._keep_pages(page_set(pages_covered(offset, end, MAX_BYTES)))
 
     def punching(self, offset: int, length: int) -> Iterator[None]:
         """As :meth:`punch_hole`, in steps of AT_ONCE ranges."""

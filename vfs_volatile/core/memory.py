@@ -55,7 +55,9 @@ class PurgeQueue:
 
     def discard_all(self, entries: list[VolatileRange]) -> None:
         """Each of ``entries``."""
-        if len(self) < _FEW * len(entries):  # then it is faster to cut them out together
+        if entries and len(self) < _FEW * len(
+            entries
+        ):  # then it is faster to cut them out together
             at = self._entries.bisect_left(entries[0])
             if self._entries[at : at + len(entries)] == entries:
                 del self._entries[at : at + len(entries)]

@@ -24,7 +24,7 @@ from vfs_volatile.core.pages import (
     runs,
     within,
 )
-from vfs_volatile.errors import SyscallError
+from vfs_volatile.errors import REFUSALS, SyscallError
 from vfs_volatile.units import PAGE_SIZE, pages_for
 
 if TYPE_CHECKING:
@@ -216,12 +216,15 @@ class Residency:
             self.volatility.dropped(span)
         return gone
 
-    def _keep_page(self, span: PageSpan) -> None:
+    def _keep_pages(self, pages: BitMap) -> None:
         """Hold memory for pages just made zero, if whoever has them mapped needs that."""
-        if self.keeps_pages and (span := span.clip(PageSpan(0, pages_for(self.size)))):
-            with contextlib.suppress(OSError):  # no memory: touching them is SIGBUS, as on tmpfs
-                self.store.allocate(span)
-            self.look(span)
+        if not self.keeps_pages:
+            return
+        with contextlib.suppress(*REFUSALS):  # no memory: touching them is SIGBUS, as on tmpfs
+            for run in runs(within(pages, PageSpan(0, pages_for(self.size)))):
+                with contextlib.suppress(OSError):
+                    self.store.allocate(run)
+                self.look(run)
 
     def _grow(self, size: int) -> None:
         """Let the file be ``size`` bytes if it is smaller. Raises OSError."""

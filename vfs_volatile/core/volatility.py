@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from vfs_volatile.core.ranges import Space
 
 
+_FEW_RANGES = 16
+"""So many are ended one by one."""
+
+
 class Drain:
     """A purge under way: its data is dropped here, the kernel's copy perhaps not yet."""
 
@@ -213,24 +217,28 @@ class Volatility:
         old = self.ranges.exactly(firsts, ends)
         if old is None:
             return False
-        pages = sum(ends) - sum(firsts)
-        self._memory.volatile -= pages
-        self.pages -= pages
-        self.ranges.remove_all(firsts, ends)
-        self._memory.queue.discard_all(old)
-        if self.idle:
-            self.idle -= BitMap(firsts)
+        self._end_all(old, firsts, ends)
         return True
 
-    def unmark(self, span: PageSpan) -> None:
-        """Cut ``span`` out of the ranges; what is left of them keeps its age and behavior."""
-        self.forget_purged(span)
-        for old in list(self.ranges.overlapping(span)):
-            cut = span.clip(old)
-            self.pages -= cut.end - cut.first
-            self._memory.volatile -= cut.end - cut.first
-            self._replace(old, cut, None)
-        self._leave_drains(span)
+    def unmark(self, *spans: PageSpan) -> None:
+        """Cut ``spans`` out of the ranges; what is left of them keeps its age and behavior.
+
+        Purged pages are forgotten last: no lack of memory comes after the first of them.
+        """
+        for span in spans:
+            old = list(self.ranges.overlapping(span))
+            if len(old) > _FEW_RANGES:
+                inner = old[1:-1]
+                self._end_all(inner, [each.first for each in inner], [each.end for each in inner])
+                old = [old[0], old[-1]]
+            for entry in old:
+                cut = span.clip(entry)
+                self.pages -= cut.end - cut.first
+                self._memory.volatile -= cut.end - cut.first
+                self._replace(entry, cut, None)
+            self._leave_drains(span)
+        for span in spans:
+            self.forget_purged(span)
 
     def truncate(self, first: int) -> None:
         """Forget everything about the pages from ``first`` on."""
@@ -372,6 +380,18 @@ class Volatility:
             self._add(old.part(PageSpan(part.end, old.end)))
         if new is not None:
             self._add(new)
+
+    def _end_all(self, old: list[VolatileRange], firsts: list[int], ends: list[int]) -> None:
+        """End ranges ``[first, end)``."""
+        pages = sum(ends) - sum(firsts)
+        self._memory.volatile -= pages
+        self.pages -= pages
+        self.ranges.remove_all(firsts, ends)
+        if not self.direct:
+            old = list(compress(old, map(self._resident.range_cardinality, firsts, ends)))
+        self._memory.queue.discard_all(old)
+        if self.idle:
+            self.idle -= BitMap(firsts)
 
     def _leave_drains(self, span: PageSpan) -> None:
         for drain in self.drains:

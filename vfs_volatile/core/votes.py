@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pyroaring import BitMap
 
 from vfs_volatile.core.consent import Ballot, Process
-from vfs_volatile.core.pages import LAST_PAGE, PageSpan, page_set, run_end, runs
+from vfs_volatile.core.pages import LAST_PAGE, PageSpan, page_set, run_end, runs, within
 from vfs_volatile.core.ranges import AT_ONCE
 
 if TYPE_CHECKING:
@@ -85,23 +85,47 @@ class Votes:
 
         Where votes alone made a page volatile it becomes zeros for all, and the others who had
         agreed are told when they ask. Where an fvrange mark did, it stays purged: the answer to
-        that mark is still owed to fvrange. Nothing there may be draining. ``kin``: what a child
-        would be known by, should it be born unseen.
+        that mark is still owed to fvrange. Nothing there may be draining, and
+        :meth:`clean_for_hold` comes before. ``kin``: what a child would be known by, should it be
+        born unseen.
         """
         touched = page_set(self._space.touched(start, length))
         ballot = self._ballots.setdefault(process, Ballot())
-        purged = self._space.volatility.purged & touched
-        found = self._space.bytes_in(purged | (ballot.lost & touched), start, length)
-        owed = purged & self._space.volatility.marked(self._space.touched(start, length))
-        self._space.restore(purged - owed)
-        self.told(purged - owed)
-        ballot.agreed -= touched
+        found = self._space.bytes_in(self._to_tell(ballot) & touched, start, length)
+        untold = self._of_votes_alone(self._space.touched(start, length))
+        self.told(untold)
+        self._hold(ballot, touched, kin)
         ballot.lost -= touched
-        ballot.held |= touched
-        if kin is not None:
-            self._kin_held.setdefault(kin, BitMap()).update(touched)
-        self._end(self._unsupported(touched))
+        self._space.forget(untold)
         return found
+
+    def hold_intact(
+        self, process: Process, start: int, length: int, *, kin: Hashable = None
+    ) -> None:
+        """Of :meth:`hold` what there is nothing to tell about."""
+        ballot = self._ballots.setdefault(process, Ballot())
+        touched = page_set(self._space.touched(start, length))
+        self._hold(ballot, touched - self._to_tell(ballot), kin)
+
+    def clean_for_hold(self, start: int, length: int) -> None:
+        """Do what the system may refuse of :meth:`hold`. Raises OSError."""
+        self._space.clean(self._of_votes_alone(self._space.touched(start, length)))
+
+    def _hold(self, ballot: Ballot, pages: BitMap, kin: Hashable) -> None:
+        ballot.held |= pages
+        ballot.agreed -= pages
+        if kin is not None:
+            self._kin_held.setdefault(kin, BitMap()).update(pages)
+        self._end(self._unsupported(pages))
+
+    def _to_tell(self, ballot: Ballot) -> BitMap:
+        """Pages of which a process has to hear that they were purged."""
+        return self._space.volatility.purged | ballot.lost
+
+    def _of_votes_alone(self, span: PageSpan) -> BitMap:
+        """The purged pages of ``span`` that no fvrange mark covers."""
+        volatility = self._space.volatility
+        return within(volatility.purged, span) - volatility.marked(span)
 
     def told(self, purged: BitMap) -> None:
         """Somebody takes purged pages back: all others who agreed have yet to be told."""
@@ -188,5 +212,4 @@ class Votes:
 
         Nobody is answered by this, so what was written to a purged page since stays.
         """
-        for run in runs(pages):
-            self._space.volatility.unmark(run)
+        self._space.volatility.unmark(*runs(pages))

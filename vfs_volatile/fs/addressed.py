@@ -15,7 +15,7 @@ from vfs_volatile.fs.aids import DebugAids
 from vfs_volatile.fs.electorate import Electorate
 from vfs_volatile.fs.inode import Handle, Inode
 from vfs_volatile.fs.journal import Journal
-from vfs_volatile.fs.purges import Part, Purges, batches
+from vfs_volatile.fs.purges import Part, Purges, batches, merged_parts
 from vfs_volatile.fs.threads import run_in_thread
 from vfs_volatile.processes.identity import ProcessId, identify, process_of_thread
 from vfs_volatile.processes.maps import OwnMount, Piece, parse_maps, pieces_at, read_maps
@@ -90,15 +90,21 @@ class Addressed:
         """
         if args.mode == VRANGE_VOLATILE:
             return [await self._agree(process, part, args.behavior) for part in parts]
-        purged = [0] * len(parts)
-        for index, batch in enumerate(batches(parts)):
-            if index:
+        again = False
+        for batch in batches(merged_parts(parts)):
+            if again:
                 await trio.lowlevel.checkpoint()
-            await self._purges.settle([part for _, part in batch])
-            for number, (space, span) in batch:
-                self._comes_to_vote(process, space, again=index > 0)
-                purged[number] += space.votes.hold(process, *span, kin=process.stack)
-        return purged
+            await self._purges.settle(batch)
+            for space, span in batch:
+                self._comes_to_vote(process, space, again=again)
+                space.votes.clean_for_hold(*span)
+            for space, span in batch:
+                space.votes.hold_intact(process, *span, kin=process.stack)
+            again = True
+        await self._purges.wait_until_drained(parts)
+        for space, _ in parts:
+            self._comes_to_vote(process, space, again=again)
+        return [space.votes.hold(process, *span, kin=process.stack) for space, span in parts]
 
     async def _agree(self, process: ProcessId, part: Part, behavior: int) -> int:
         space, span = part

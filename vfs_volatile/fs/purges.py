@@ -152,19 +152,23 @@ class Purges:
     async def unmark(self, parts: list[Part], *, record_lost: bool = False) -> list[int]:
         """NONVOLATILE for ``parts``; the bytes of each that were purged.
 
-        At one moment, unless they meet very many ranges: each page is unmarked once. Raises
-        OSError, and none is unmarked then, but for those of very many that came before.
+        At one moment; but if they meet very many ranges, those without a purged page end before, in
+        steps. What is purged stays so until that moment, when all of it is told: a call that fails
+        or is given up has forgotten nothing. Raises OSError, and volatility has ended of intact
+        pages at most then.
         """
-        purged = [0] * len(parts)
-        for index, batch in enumerate(batches(parts)):
-            if index:
+        several = False
+        for batch in batches(merged_parts(parts)):
+            if several:
                 await trio.lowlevel.checkpoint()
-            await self.settle([part for _, part in batch])
-            for space, span in (part for _, part in batch):
+            several = True
+            await self.settle(batch)
+            for space, span in batch:
                 space.clean_for_unmark([span])
-            for number, (space, span) in batch:
-                purged[number] += space.unmark(*span, record_lost=record_lost)
-        return purged
+            for space, span in batch:
+                space.end_intact(*span)
+        await self.wait_until_drained(parts)
+        return tell(parts, record_lost=record_lost)
 
     async def settle(self, parts: list[Part]) -> None:
         """Return at a moment when ``parts`` may be taken back, at once.
@@ -179,6 +183,10 @@ class Purges:
             drains = [space.begin_purge(runs(pages), newest) for space, pages in zeroed]
             await self.drains.start(drains).wait()
             _require_all(drains)
+        await self.wait_until_drained(parts)
+
+    async def wait_until_drained(self, parts: list[Part]) -> None:
+        """Return at a moment when nothing drains on ``parts``."""
         while any(space.draining(space.touched(*span)) for space, span in parts):
             await self.drains.wait_for_one()
 
@@ -277,16 +285,39 @@ def merged(spans: Iterable[PageSpan]) -> list[PageSpan]:
     return found
 
 
-def batches(parts: list[Part]) -> Iterator[list[tuple[int, Part]]]:
-    """Pieces of ``parts`` with the number of the part, so many that they meet AT_ONCE ranges or so.
+def tell(parts: list[Part], *, record_lost: bool = False) -> list[int]:
+    """End volatility of ``parts`` at this moment; the bytes of each that were purged."""
+    spans: dict[AddressSpace, list[ByteSpan]] = {}
+    for space, span in parts:
+        spans.setdefault(space, []).append(span)
+    told = {
+        space: iter(space.tell(of_it, record_lost=record_lost)) for space, of_it in spans.items()
+    }
+    return [next(told[space]) for space, _ in parts]
+
+
+def merged_parts(parts: list[Part]) -> list[Part]:
+    """The same pages, each once."""
+    met: dict[AddressSpace, list[PageSpan]] = {}
+    for space, span in parts:
+        met.setdefault(space, []).append(space.touched(*span))
+    return [
+        (space, (first * PAGE_SIZE, (end - first) * PAGE_SIZE))
+        for space, spans in met.items()
+        for first, end in merged(spans)
+    ]
+
+
+def batches(parts: list[Part]) -> Iterator[list[Part]]:
+    """``parts`` in pieces, so many at a time that they meet AT_ONCE ranges or so.
 
     Each batch is made as the ranges are when it is asked for.
     """
-    batch: list[tuple[int, Part]] = []
+    batch: list[Part] = []
     cost = 0
-    for number, (space, span) in enumerate(parts):
+    for space, span in parts:
         for piece in space.pieces(*span):
-            batch.append((number, (space, piece)))
+            batch.append((space, piece))
             cost += 1 + space.volatility.ranges.number_in(space.touched(*piece))
             if cost > AT_ONCE:
                 yield batch
