@@ -48,14 +48,14 @@ def one_input(data: bytes) -> None:
 
 def _args(space: AddressSpace, raw: bytes) -> None:
     args = FvrangeArgs.unpack(raw)
-    check_range(args)
+    check_range(args.start, args.length, args.mode, args.behavior)
     _carry_out(space, args.start, args.length, args.mode, args.behavior)
 
 
 def _vec(space: AddressSpace, raw: bytes) -> None:
     vec = FvrangeVec.unpack(raw)
     for start, length in zip(vec.starts, vec.lengths, strict=True):
-        check_range(FvrangeArgs(start, length, vec.mode, vec.behavior))
+        check_range(start, length, vec.mode, vec.behavior)
     for start, length in zip(vec.starts, vec.lengths, strict=True):
         _carry_out(space, start, length, vec.mode, vec.behavior)
 
@@ -68,7 +68,7 @@ def _text(space: AddressSpace, text: str) -> None:
     except ValueError:
         return
     for span in spans:
-        check_range(FvrangeArgs(*span, ioctls.VRANGE_VOLATILE, behavior))
+        check_range(*span, ioctls.VRANGE_VOLATILE, behavior)
         _carry_out(space, *span, ioctls.VRANGE_VOLATILE, behavior)
     assert xattrs.parse_ranges(xattrs.format_ranges(spans)) == spans
 

@@ -61,7 +61,14 @@ class Residency:
     @property
     def size(self) -> int:
         """Bytes of the file; of what lies beyond the largest we keep, processes alone know."""
-        return self._size if self.direct is None else min(self.direct.size(), MAX_BYTES)
+        if self.direct is not None:
+            self._size = min(self.direct.size(), MAX_BYTES)
+        return self._size
+
+    @property
+    def last_size(self) -> int:
+        """:attr:`size` when it was asked for last: without asking again."""
+        return self._size
 
     @property
     def held(self) -> int:

@@ -35,15 +35,15 @@ _COMMANDS = (
 )
 
 
-def check_range(args: FvrangeArgs) -> None:
+def check_range(start: int, length: int, mode: int, behavior: int) -> None:
     """Raise SyscallError(EINVAL) unless FVRANGE and MVRANGE may be called so (fvrange.h)."""
     both = ioctls.VRANGE_ZERO | ioctls.VRANGE_SIGBUS
     if (
-        args.mode not in (ioctls.VRANGE_VOLATILE, ioctls.VRANGE_NONVOLATILE)
-        or args.behavior & ~ioctls.BEHAVIOR_MASK
-        or args.behavior & both == both
-        or (args.mode == ioctls.VRANGE_NONVOLATILE and args.behavior)
-        or args.start + args.length > ioctls.U64_MAX
+        mode not in (ioctls.VRANGE_VOLATILE, ioctls.VRANGE_NONVOLATILE)
+        or behavior & ~ioctls.BEHAVIOR_MASK
+        or behavior & both == both
+        or (mode == ioctls.VRANGE_NONVOLATILE and behavior)
+        or start + length > ioctls.U64_MAX
     ):
         raise SyscallError(errno.EINVAL)
 
@@ -53,7 +53,7 @@ def _check_vec(vec: FvrangeVec) -> None:
     if vec.reserved or vec.counted != len(vec.starts):
         raise SyscallError(errno.EINVAL)
     farthest = max(map(add, vec.starts, vec.lengths), default=0)
-    check_range(FvrangeArgs(0, farthest, vec.mode, vec.behavior))
+    check_range(0, farthest, vec.mode, vec.behavior)
 
 
 def _few(space: AddressSpace, lengths: Sequence[int]) -> bool:
@@ -82,7 +82,9 @@ class Control:
 
     # ---- ioctls ----
 
-    def fvrange_at_once(self, handle: Handle, args: FvrangeArgs, tid: int) -> int | None:
+    def fvrange_at_once(
+        self, handle: Handle, start: int, length: int, mode: int, behavior: int, tid: int
+    ) -> int | None:
         """FVRANGE: the bytes found purged; None, and nothing has changed, if it may have to wait.
 
         A task costs more than a mark. Raises SyscallError, and nothing has changed then either.
@@ -90,11 +92,10 @@ class Control:
         space = self._free_of_purges(handle)
         if space is None or not handle.writable:
             return None
-        check_range(args)
-        starts, lengths = [args.start], [args.length]
-        if not _few(space, lengths):
+        check_range(start, length, mode, behavior)
+        if not _few(space, [length]):
             return None
-        purged = self._change_at_once(space, starts, lengths, args.mode, args.behavior, tid)
+        purged = self._change_at_once(space, [start], [length], mode, behavior, tid)
         return purged[0] if purged else None
 
     def ioctl_at_once(self, handle: Handle, command: int, data: bytes, tid: int) -> bytes | None:
@@ -177,14 +178,14 @@ class Control:
             return (await self._map(space, args)).pack()
         match command:
             case ioctls.FVRANGE_IOC_FVRANGE:
-                check_range(args)
+                check_range(args.start, args.length, args.mode, args.behavior)
                 (purged,) = await self._change(
                     space, [args.start], [args.length], args.mode, args.behavior, tid
                 )
             case ioctls.FVRANGE_IOC_PURGE:
                 purged = await self._purge(space, args)
             case _:
-                check_range(args)
+                check_range(args.start, args.length, args.mode, args.behavior)
                 purged = await self._addressed.mvrange(handle, args, tid)
         self._direct.count()
         return args._replace(purged=purged).pack()

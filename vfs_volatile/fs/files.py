@@ -14,7 +14,6 @@ from vfs_volatile.native import shim  # isort: skip  # must come before pyfuse3
 
 from pyfuse3 import FileHandleT, InodeT, PollHandle, RequestContext
 
-from vfs_volatile.abi.ioctls import FvrangeArgs
 from vfs_volatile.core.pages import Data, Lent, in_memory
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.fs.answers import Answers, space_of
@@ -161,9 +160,12 @@ class Files(Answers):
             await self._purges.drains.flush(inode.number)
         return space_of(inode).seek(offset, whence)
 
-    def fvrange(self, fh: int, args: FvrangeArgs, tid: int) -> int | None:
+    def fvrange(
+        self, fh: int, start: int, length: int, mode: int, behavior: int, tid: int
+    ) -> int | None:
         """FVRANGE, if it has nothing to wait for. Raises SyscallError."""
-        return self._control.fvrange_at_once(self._handles[fh], args, tid)
+        handle = self._handles[fh]
+        return self._control.fvrange_at_once(handle, start, length, mode, behavior, tid)
 
     def ioctl(
         self, fh: int, command: int, data: bytes, tid: int

@@ -85,7 +85,7 @@ class Journal:
             if len(starts) > 1:
                 details["ranges"] = len(starts)
                 start, length = _hull(starts, lengths)
-            size = space.size
+            size = space.last_size  # whoever changes or purges bytes has just asked
             if not length or start + length > size:  # what lies beyond has no pages
                 length = max(0, size - start)
         event = Event(time.time(), kind, ino, path, start, length, details)

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NamedTuple, Protocol
 
-from vfs_volatile.abi.ioctls import FvrangeArgs
 from vfs_volatile.core.pages import Extent, Lent
 from vfs_volatile.errors import SyscallError, refusal, refusal_text
 from vfs_volatile.native.library import ffi, lib
@@ -101,7 +100,9 @@ class Handlers(Protocol):
 
     async def lseek(self, fh: int, offset: int, whence: int) -> int: ...
 
-    def fvrange(self, fh: int, args: FvrangeArgs, tid: int) -> int | None:
+    def fvrange(
+        self, fh: int, start: int, length: int, mode: int, behavior: int, tid: int
+    ) -> int | None:
         """Bytes found purged by FVRANGE; None, and nothing has changed, if it may have to wait:
         then :meth:`ioctl` is called.
         """

@@ -7,7 +7,6 @@ import os
 from functools import partial
 from typing import Any
 
-from vfs_volatile.abi.ioctls import FvrangeArgs
 from vfs_volatile.core.pages import Extent
 from vfs_volatile.native import answering
 from vfs_volatile.native.answering import Bytes, answer_later, caller_of, errno_of, text_of
@@ -101,7 +100,7 @@ def shim_on_lseek(req: Any, fh: int, offset: int, whence: int) -> None:
 @ffi.def_extern()  # type: ignore[untyped-decorator]
 def shim_on_fvrange(fh: int, start: int, length: int, mode: int, behavior: int, tid: int) -> int:
     try:
-        purged = answering.handlers.fvrange(fh, FvrangeArgs(start, length, mode, behavior), tid)
+        purged = answering.handlers.fvrange(fh, start, length, mode, behavior, tid)
     except Exception as error:
         return -errno_of(error)
     return _LATER if purged is None else purged
