@@ -71,7 +71,13 @@ class Content(Residency):
         Raises SyscallError as it does.
         """
         length = self._readable(offset, length)
-        return self.store.extent(offset, length) if length else None
+        found = self.store.extent(offset, length) if length else None
+        if found is None:
+            return None
+        fd, at, _, before, after = found
+        if self.volatility.purged:  # who knows what is around it?
+            return Extent(fd, at, length)
+        return Extent(fd, at, length, before, min(after, self.size - offset - length))
 
     def write(self, offset: int, data: Data) -> int:
         """Store ``data`` for a write(2); the bytes stored, fewer if a later page fails.

@@ -59,6 +59,10 @@ class Extent(NamedTuple):
     fd: int
     offset: int
     length: int
+    before: int = 0
+    after: int = 0
+    """So many bytes before it and after it belong to the same file, in the same order, and may be
+    read as well."""
 
 
 class Lent(Protocol):

@@ -31,7 +31,8 @@ ffi.cdef(
                      struct procmap_found *found, int room);
     int kcmp_memory(int one, int other);
 
-    int shim_reply_extent(fuse_req_t req, int fd, int64_t offset, size_t size);
+    int shim_reply_extent(fuse_req_t req, int fd, int64_t offset, size_t size, int64_t before,
+                          int64_t after);
     int shim_fetch_lent(void);
     int64_t shim_move_lent(int fd, int64_t offset);
     int shim_reply_open(fuse_req_t req, uint64_t fh, int backing_id);

@@ -96,6 +96,7 @@ void fuse_session_process_buf(struct fuse_session *se, const struct fuse_buf *bu
 	static struct fuse_buf next; /* its memory is libfuse's, and stays */
 	const int64_t end = now_ns() + TURN_NS;
 
+	forget_known(); /* tasks have run */
 	for (;;) {
 		int got;
 

@@ -89,6 +89,8 @@ static ssize_t on_read(int fd, void *buffer, size_t size, void *userdata)
 	(void)userdata;
 	if (got < (ssize_t)sizeof *head)
 		return got;
+	if (head->opcode != FUSE_READ)
+		forget_known();
 	if (head->opcode == FUSE_INIT && got >= (ssize_t)(sizeof *head + sizeof *asks)) {
 		init.unique = head->unique;
 		init.flags = asks->flags;
@@ -225,7 +227,11 @@ static void on_read_request(fuse_req_t req, fuse_ino_t ino, size_t size, off_t o
 {
 	(void)ino;
 	at_once = 1;
+	if (reply_known(req, fi->fh, offset, size))
+		return;
+	begin_read(fi->fh, offset);
 	shim_on_read(req, fi->fh, size, offset);
+	end_read();
 }
 
 /* pyfuse3 has a write handler, but drops the bit that tells write-back from write(2). */

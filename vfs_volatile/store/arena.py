@@ -104,7 +104,7 @@ class ArenaStore:
         base = self._chunks.get(number)
         if base is None or start + length > _CHUNK:
             return None
-        return Extent(self._arena.fd, base + start, length)
+        return Extent(self._arena.fd, base + start, length, start, _CHUNK - start - length)
 
     def write(self, offset: int, data: Data) -> int:
         if offset % _CHUNK + len(data) <= _CHUNK:
