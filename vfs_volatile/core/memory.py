@@ -25,8 +25,17 @@ class PurgeQueue:
     """
 
     def __init__(self) -> None:
-        self._entries: SortedList[Any] = SortedList()
+        self._sorted: SortedList[Any] = SortedList()
         """Any: what is looked for may be the beginning of a range, see Order."""
+        self._in_doubt = False
+        """Has a change run out of memory? Then its index is made anew before it is used."""
+
+    @property
+    def _entries(self) -> SortedList[Any]:
+        if self._in_doubt:
+            self._sorted = SortedList(self._sorted)
+            self._in_doubt = False
+        return self._sorted
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -44,23 +53,32 @@ class PurgeQueue:
     def add(self, entry: VolatileRange) -> None:
         """``entry`` may be here already."""
         if entry not in self._entries:
-            self._entries.add(entry)
+            self._in_doubt = True
+            self._sorted.add(entry)
+            self._in_doubt = False
 
     def add_all(self, entries: list[VolatileRange]) -> None:
         """None of ``entries`` is here."""
-        self._entries.update(entries)
+        changed = self._entries
+        self._in_doubt = True
+        changed.update(entries)
+        self._in_doubt = False
 
     def discard(self, entry: VolatileRange) -> None:
-        self._entries.discard(entry)
+        changed = self._entries
+        self._in_doubt = True
+        changed.discard(entry)
+        self._in_doubt = False
 
     def discard_all(self, entries: list[VolatileRange]) -> None:
         """Each of ``entries``."""
-        if entries and len(self) < _FEW * len(
-            entries
-        ):  # then it is faster to cut them out together
-            at = self._entries.bisect_left(entries[0])
-            if self._entries[at : at + len(entries)] == entries:
-                del self._entries[at : at + len(entries)]
+        held = self._entries
+        if entries and len(held) < _FEW * len(entries):  # then it is faster to cut them together
+            at = held.bisect_left(entries[0])
+            if held[at : at + len(entries)] == entries:
+                self._in_doubt = True
+                del held[at : at + len(entries)]
+                self._in_doubt = False
                 return
         for entry in entries:
             self.discard(entry)

@@ -24,6 +24,7 @@ from vfs_volatile.core.pages import (
     page_set,
     run_end,
     run_first,
+    within,
 )
 from vfs_volatile.core.ranges import RangeMap, VolatileRange
 
@@ -104,7 +105,8 @@ class Volatility:
                 page = next_page(self.purged, piece.first)
                 if page is not None and page < piece.end:
                     return page
-        return None
+        # An unmark that ran out of memory has ended a range, and could not tell of its pages.
+        return next(iter(within(self.purged, span) - self.ranges.covered), None)
 
     def reads_zero_throughout(self) -> bool:
         """Does no range make touching a page an error?"""
@@ -237,8 +239,7 @@ class Volatility:
                 self._memory.volatile -= cut.end - cut.first
                 self._replace(entry, cut, None)
             self._leave_drains(span)
-        for span in spans:
-            self.forget_purged(span)
+        self.forget_purged(*spans)
 
     def truncate(self, first: int) -> None:
         """Forget everything about the pages from ``first`` on."""
@@ -328,11 +329,24 @@ class Volatility:
         self._memory.purged += new
         self._memory.purged_ever += new
 
-    def forget_purged(self, span: PageSpan) -> None:
-        """Nobody needs to be told any more that pages of ``span`` were purged."""
-        if self.purged and (forgotten := count(self.purged, span)):
-            self.purged.remove_range(*span)
-            self._memory.purged -= forgotten
+    def forget_purged(self, *spans: PageSpan) -> None:
+        """Nobody needs to be told any more that pages of ``spans`` were purged.
+
+        All or nothing: it needs no memory once the first is forgotten.
+        """
+        if not self.purged:
+            return
+        if len(spans) == 1:
+            (span,) = spans
+            if forgotten := count(self.purged, span):
+                left = self._memory.purged - forgotten
+                self.purged.remove_range(*span)
+                self._memory.purged = left
+            return
+        pages = BitMap().union(*map(page_set, spans))
+        left = self._memory.purged - self.purged.intersection_cardinality(pages)
+        self.purged -= pages
+        self._memory.purged = left
 
     def check(self, file_pages: BitMap) -> None:
         """Raise AssertionError if an invariant does not hold."""
