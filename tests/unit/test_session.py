@@ -63,6 +63,12 @@ static int never(void)
 	return -EAGAIN;
 }
 
+static int without_memory(void)
+{
+	asked++;
+	return -ENOMEM;
+}
+
 static int second_time(void)
 {
 	return asked++ ? (asked > 3 ? 0 : 100) : -EAGAIN;
@@ -81,7 +87,9 @@ int main(int count, char **arguments)
 		tasks_after = 3;
 	if (strcmp(how, "a moment later") == 0 && write(device[1], "x", 1) == 1)
 		receives = second_time;
-	if (strcmp(how, "read") == 0)
+	if (strcmp(how, "no memory") == 0)
+		receives = without_memory;
+	if (strcmp(how, "read") == 0 || strcmp(how, "no memory") == 0)
 		handled = -fuse_session_receive_buf(NULL, NULL) == EINTR;
 	else
 		fuse_session_process_buf(NULL, NULL);
@@ -146,3 +154,8 @@ def test_one_that_comes_a_moment_later_is_served(program: Path) -> None:
 def test_an_empty_device_is_no_error_to_pyfuse3(program: Path) -> None:
     """It would end the daemon for EAGAIN."""
     assert served(program, "read") == (1, 1)
+
+
+def test_a_buffer_that_cannot_be_had_is_none_either(program: Path) -> None:
+    """libfuse makes one for each task that reads: others have theirs."""
+    assert served(program, "no memory") == (1, 1)

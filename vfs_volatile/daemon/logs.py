@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from logging.handlers import QueueHandler, QueueListener, SysLogHandler
 
 from vfs_volatile.daemon.config import LogFormat
+from vfs_volatile.fs.threads import start_needed
 
 _SYSLOG = "/dev/log"
 """The socket of journald, or of any syslogd."""
@@ -61,17 +62,18 @@ class _Syslog(SysLogHandler):
 def written(log_format: LogFormat, *, to_syslog: bool) -> Iterator[None]:
     """Write what is logged, until the end.
 
-    People at a terminal are told only what is wrong; a log also when it was mounted and unmounted.
+    Raises UserError if there can be no thread. People at a terminal are told only what is wrong; a
+    log also when it was mounted and unmounted.
     """
     handler = _Syslog() if to_syslog else logging.StreamHandler()
     handler.setFormatter(_Json() if log_format == "json" else logging.Formatter(_TEXT))
     records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
     writer = QueueListener(records, handler)
     to_writer = _AsItIs(records)
+    start_needed(writer.start)
     everything = logging.getLogger()
     everything.setLevel(logging.INFO if to_syslog or log_format == "json" else logging.WARNING)
     everything.addHandler(to_writer)
-    writer.start()
     try:
         yield
     finally:

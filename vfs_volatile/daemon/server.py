@@ -151,10 +151,10 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
             await nursery.start(_stop_on_signal, purges, purging)
             if metrics is not None:
                 metrics.tell(xattrs, purges, {"mountpoint": config.mountpoint, **facts})
-            on_ready()
-            systemd.notify("READY=1")
-            log.info("mounted %s", config.mountpoint)
             with Watchdog(requests).watching():
+                on_ready()
+                systemd.notify("READY=1")
+                log.info("mounted %s", config.mountpoint)
                 await pyfuse3.main(max_tasks=_MAX_TASKS)
             nursery.cancel_scope.cancel()
     finally:

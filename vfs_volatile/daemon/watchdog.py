@@ -19,6 +19,7 @@ from contextlib import contextmanager
 
 import trio
 
+from vfs_volatile.fs.threads import start_needed
 from vfs_volatile.native.requests import Request, Requests
 
 log = logging.getLogger(__name__)
@@ -48,10 +49,10 @@ class Watchdog(trio.abc.Instrument):
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Watch while the body runs."""
-        trio.lowlevel.add_instrument(self)
+        """Watch while the body runs. Raises UserError if there can be no thread."""
         thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
-        thread.start()
+        start_needed(thread.start)
+        trio.lowlevel.add_instrument(self)
         try:
             yield
         finally:

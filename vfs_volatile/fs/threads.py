@@ -8,6 +8,8 @@ from typing import TypeVar
 
 import trio
 
+from vfs_volatile.errors import UserError
+
 T = TypeVar("T")
 _REFUSED = "can't start new thread"
 """All that Python tells of an error of pthread_create(3)."""
@@ -28,3 +30,16 @@ async def run_in_thread(
         if str(error) != _REFUSED:
             raise
         raise OSError(errno.EAGAIN, _REFUSED) from None
+
+
+def start_needed(start: Callable[[], object]) -> None:
+    """Start a thread without which there can be no mount. Raises UserError if there can be none."""
+    try:
+        start()
+    except RuntimeError as error:
+        if str(error) != _REFUSED:
+            raise
+        raise UserError(
+            "no thread can be started; see the limits of the shell (ulimit -u, -v) or of the unit"
+            " (TasksMax)"
+        ) from None

@@ -17,6 +17,7 @@
 
 #define TURN_NS 2000000L /* so long other tasks may be kept from running */
 #define WAIT_NS 50000L	/* so long a next request is waited for: what a turn of trio costs, or two */
+#define MEMORY_NS 10000000L /* from one try to get memory to the next */
 
 /* Is the request under way answered when its handler returns? Each of our handlers says so. */
 static int at_once;
@@ -63,6 +64,15 @@ static int wait_for_request(int fd)
 	return ready > 0;
 }
 
+static void wait_for_memory(void)
+{
+	const struct timespec moment = { .tv_nsec = MEMORY_NS };
+
+	Py_BEGIN_ALLOW_THREADS
+	nanosleep(&moment, NULL);
+	Py_END_ALLOW_THREADS
+}
+
 typedef int receive_fn(struct fuse_session *, struct fuse_buf *);
 typedef void process_fn(struct fuse_session *, const struct fuse_buf *);
 
@@ -88,7 +98,10 @@ int fuse_session_receive_buf(struct fuse_session *se, struct fuse_buf *buf)
 {
 	int result = real_receive()(se, buf);
 
-	return result == -EAGAIN ? -EINTR : result; /* of these pyfuse3 takes the latter */
+	if (result == -ENOMEM) /* for its buffer; others have theirs, and it is tried again */
+		wait_for_memory();
+	/* Of these pyfuse3 takes the last; any other would end the mount. */
+	return result == -EAGAIN || result == -ENOMEM ? -EINTR : result;
 }
 
 void fuse_session_process_buf(struct fuse_session *se, const struct fuse_buf *buf)

@@ -1,0 +1,69 @@
+"""The daemon at limits of the system: descriptors and threads."""
+
+from __future__ import annotations
+
+import errno
+import resource
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.errnos import errno_of
+from tests.support.fvrange import PAGE
+from tests.support.mount import ROOT, MountFactory, command
+from tests.support.mountinfo import is_mounted
+from tests.support.waiting import PATIENCE, eventually
+from vfs_volatile import VRANGE_NONVOLATILE, VRANGE_VOLATILE, fvrange
+
+DESCRIPTORS = 64
+FILES = 3 * DESCRIPTORS
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize("options", [{}, {"access": "zero"}], ids=["cached", "passthrough"])
+def test_few_descriptors(mount: MountFactory, options: dict[str, str]) -> None:
+    """Many more files are held open than it may have descriptors: what needs one is refused or done
+    without, is told in the log, and works when there are some again.
+    """
+    mounted = mount(**options)
+    mounted.declared_stderr = True
+    hard = resource.prlimit(mounted.process.pid, resource.RLIMIT_NOFILE)[1]
+    resource.prlimit(mounted.process.pid, resource.RLIMIT_NOFILE, (DESCRIPTORS, hard))
+    refused = 0
+    files = []
+    for number in range(FILES):
+        try:
+            files.append(mounted.file(f"file{number}", 1))
+        except OSError as error:
+            assert error.errno == errno.ENOMEM
+            refused += 1
+    assert len(files) + refused == FILES
+    for file in files:
+        fvrange(file.fd, 0, 0, VRANGE_VOLATILE)
+    resource.prlimit(mounted.process.pid, resource.RLIMIT_NOFILE, (3, hard))
+    assert errno_of(mounted.set_root, "purge", "all") == "ENOMEM"
+    assert eventually(lambda: "the system refused: Too many open files" in mounted.stderr)
+    resource.prlimit(mounted.process.pid, resource.RLIMIT_NOFILE, (hard, hard))
+    assert all(file.reads() == "a" for file in files)
+    mounted.set_root("purge", "all")
+    assert {fvrange(file.fd, 0, 0, VRANGE_NONVOLATILE) for file in files} == {PAGE}
+    mounted.file("again", 2)
+
+
+def no_threads() -> None:
+    """The stack of a thread would be larger than all that the process may have."""
+    resource.setrlimit(resource.RLIMIT_STACK, (64 * GIB, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_AS, (4 * GIB, 4 * GIB))
+
+
+@pytest.mark.parametrize("foreground", [[], ["-f"]])
+def test_without_threads_there_is_no_mount(tmp_path: Path, foreground: list[str]) -> None:
+    done = subprocess.run(
+        command("mount", tmp_path, *foreground), cwd=ROOT, capture_output=True, text=True,
+        timeout=PATIENCE, check=False, preexec_fn=no_threads,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("vfs-volatile: no thread can be started; see the limits")
+    assert done.stderr.count("\n") == 1
+    assert not is_mounted(tmp_path)
