@@ -170,7 +170,9 @@ class AddressSpace(Content):
         if self.volatility.purged:
             self.clean_for_unmark([(start, length)])
             return self.tell([(start, length)], record_lost=record_lost)[0]
-        self._end([span])
+        if self._votes:
+            self._votes.ended(span)
+        self.volatility.unmark(span)
         return 0
 
     def clean_for_unmark(self, spans: Iterable[ByteSpan]) -> None:

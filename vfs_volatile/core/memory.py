@@ -25,63 +25,77 @@ class PurgeQueue:
     """
 
     def __init__(self) -> None:
-        self._sorted: SortedList[Any] = SortedList()
+        self._entries: SortedList[Any] = SortedList()
         """Any: what is looked for may be the beginning of a range, see Order."""
         self._in_doubt = False
         """Has a change run out of memory? Then its index is made anew before it is used."""
 
-    @property
-    def _entries(self) -> SortedList[Any]:
-        if self._in_doubt:
-            self._sorted = SortedList(self._sorted)
-            self._in_doubt = False
-        return self._sorted
-
     def __len__(self) -> int:
+        if self._in_doubt:
+            self._mend()
         return len(self._entries)
 
     def __iter__(self) -> Iterator[VolatileRange]:
+        if self._in_doubt:
+            self._mend()
         return iter(self._entries)
 
     def from_order(self, order: Order | None, *, after: bool = False) -> Iterator[VolatileRange]:
         """The ranges from place ``order`` on, or ``after`` it, or all. Do not change meanwhile."""
+        if self._in_doubt:
+            self._mend()
         return self._entries.irange((*order, math.inf) if order and after else order)
 
     def __contains__(self, entry: VolatileRange) -> bool:
+        if self._in_doubt:
+            self._mend()
         return entry in self._entries
 
     def add(self, entry: VolatileRange) -> None:
         """``entry`` may be here already."""
-        if entry not in self._entries:
-            self._in_doubt = True
-            self._sorted.add(entry)
-            self._in_doubt = False
+        if entry not in self:
+            try:
+                self._entries.add(entry)
+            except MemoryError:
+                self._in_doubt = True
+                raise
 
     def add_all(self, entries: list[VolatileRange]) -> None:
         """None of ``entries`` is here."""
-        changed = self._entries
-        self._in_doubt = True
-        changed.update(entries)
-        self._in_doubt = False
+        if self._in_doubt:
+            self._mend()
+        try:
+            self._entries.update(entries)
+        except MemoryError:
+            self._in_doubt = True
+            raise
 
     def discard(self, entry: VolatileRange) -> None:
-        changed = self._entries
-        self._in_doubt = True
-        changed.discard(entry)
-        self._in_doubt = False
+        if self._in_doubt:
+            self._mend()
+        try:
+            self._entries.discard(entry)
+        except MemoryError:
+            self._in_doubt = True
+            raise
 
     def discard_all(self, entries: list[VolatileRange]) -> None:
         """Each of ``entries``."""
-        held = self._entries
-        if entries and len(held) < _FEW * len(entries):  # then it is faster to cut them together
-            at = held.bisect_left(entries[0])
-            if held[at : at + len(entries)] == entries:
-                self._in_doubt = True
-                del held[at : at + len(entries)]
-                self._in_doubt = False
+        if entries and len(self) < _FEW * len(entries):  # then it is faster to cut them together
+            at = self._entries.bisect_left(entries[0])
+            if self._entries[at : at + len(entries)] == entries:
+                try:
+                    del self._entries[at : at + len(entries)]
+                except MemoryError:
+                    self._in_doubt = True
+                    raise
                 return
         for entry in entries:
             self.discard(entry)
+
+    def _mend(self) -> None:
+        self._entries = SortedList(self._entries)
+        self._in_doubt = False
 
 
 class Memory:
