@@ -14,8 +14,10 @@ from tests.support.space import File, P
 from vfs_volatile.abi.ioctls import VRANGE_ZERO
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.ranges import AT_ONCE
+from vfs_volatile.errors import SyscallError
 from vfs_volatile.fs.drains import Drains
 from vfs_volatile.fs.purges import Part, Purges
+from vfs_volatile.native import requests
 
 STEPS = 3
 RANGES = STEPS * AT_ONCE - 10
@@ -118,3 +120,17 @@ def test_an_unmark_in_steps_takes_what_was_purged_meanwhile() -> None:
     assert trio.run(call) == (len(expected) + 1) * P
     assert file.read(last * P, P) == bytes(P)
     file.check()
+
+
+def test_a_caller_who_has_been_answered_is_told_nothing() -> None:
+    """The watchdog answers from a thread of its own, at any moment."""
+    file = many(0)
+    expected = purged_pages(file)
+
+    async def call() -> None:
+        requests._claim.set(lambda: False)
+        await purges(file.memory, lambda *_: None).unmark([(file, WHOLE)])
+
+    with pytest.raises(SyscallError, match="timed out"):
+        trio.run(call)
+    check_told_by_the_next(file, expected, [(file, WHOLE)])

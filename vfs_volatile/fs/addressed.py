@@ -17,6 +17,7 @@ from vfs_volatile.fs.inode import Handle, Inode
 from vfs_volatile.fs.journal import Journal
 from vfs_volatile.fs.purges import Part, Purges, batches, merged_parts
 from vfs_volatile.fs.threads import run_in_thread
+from vfs_volatile.native.requests import will_be_answered
 from vfs_volatile.processes.identity import ProcessId, identify, process_of_thread
 from vfs_volatile.processes.maps import OwnMount, Piece, parse_maps, pieces_at, read_maps
 from vfs_volatile.processes.openers import boot_ticks
@@ -104,6 +105,7 @@ class Addressed:
         await self._purges.wait_until_drained(parts)
         for space, _ in parts:
             self._comes_to_vote(process, space, again=again)
+        will_be_answered()
         return [space.votes.hold(process, *span, kin=process.stack) for space, span in parts]
 
     async def _agree(self, process: ProcessId, part: Part, behavior: int) -> int:

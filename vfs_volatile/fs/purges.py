@@ -37,6 +37,7 @@ from vfs_volatile.fs.drains import Drains
 from vfs_volatile.fs.inode import Inode
 from vfs_volatile.fs.looks import Looks
 from vfs_volatile.fs.news import News
+from vfs_volatile.native.requests import will_be_answered
 from vfs_volatile.units import PAGE_SIZE
 
 _BATCH_PAGES = (32 << 20) // PAGE_SIZE
@@ -168,6 +169,7 @@ class Purges:
             for space, span in batch:
                 space.end_intact(*span)
         await self.wait_until_drained(parts)
+        will_be_answered()
         return tell(parts, record_lost=record_lost)
 
     async def settle(self, parts: list[Part]) -> None:

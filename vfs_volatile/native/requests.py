@@ -10,16 +10,33 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
 import trio
+
+from vfs_volatile.errors import SyscallError
 
 Answer = Callable[[int], object]
 """Answer a request with an errno; may be called from any thread."""
 
 _LOOK_SECONDS = 0.02
 """A process that got a signal and lives may die of the next, of which the kernel says nothing."""
+
+
+_claim: ContextVar[Callable[[], bool] | None] = ContextVar("_claim", default=None)
+
+
+def will_be_answered() -> None:
+    """Make sure that what this task does now is told to whoever asked for it, if somebody did.
+
+    Nobody else answers the request after this; let no ``await`` follow. Raises
+    SyscallError(ETIMEDOUT) if somebody has.
+    """
+    claim = _claim.get()
+    if claim is not None and not claim():
+        raise SyscallError(errno.ETIMEDOUT)
 
 
 @dataclass(eq=False, slots=True)
@@ -56,6 +73,14 @@ class Requests:
     ) -> None:
         """Run ``call`` and answer with its result; ``key`` is what the kernel's side calls it."""
         self._waiting[key] = request
+        claimed = False
+
+        def claim() -> bool:
+            nonlocal claimed
+            claimed = claimed or self.claim(key, request)
+            return claimed
+
+        _claim.set(claim)
         code, result = errno.EINTR, None
         try:
             with request.scope:
@@ -63,7 +88,7 @@ class Requests:
                 code = 0
         except Exception as error:
             code = errno_of(error)
-        if not self.claim(key, request):
+        if not claim():
             return
         if code:
             request.fail(code)
