@@ -79,6 +79,13 @@ def mincore(address: int, pages: int) -> bytes:
     return found.raw
 
 
+def cachestat(fd: int) -> int:
+    """How many pages of a file are in the page cache (nr_cache of cachestat(2))."""
+    whole, found = (ctypes.c_uint64 * 2)(0, 0), (ctypes.c_uint64 * 5)()
+    _check(_libc.syscall(451, fd, whole, found, 0))
+    return int(found[0])
+
+
 def handle_of(path: Path) -> bytes:
     """The struct file_handle of name_to_handle_at(2)."""
     handle = ctypes.create_string_buffer(struct.pack("=Ii", 128, 0), 8 + 128)
