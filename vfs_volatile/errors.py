@@ -64,6 +64,15 @@ REFUSALS = (OSError, MemoryError)
 """What calls raise when the system refuses something."""
 
 
+_MENDS = {
+    EAGAIN: "raise ulimit -u, or TasksMax of the unit",
+    EMFILE: "raise ulimit -n, or LimitNOFILE of the unit",
+    ENFILE: "raise the sysctl fs.file-max",
+    ENOMEM: "raise ulimit -v, or MemoryMax of the unit, or give the machine more",
+}
+"""What helps when the system refuses something with such an errno."""
+
+
 def refusal(error: BaseException) -> int | None:
     """What to tell a caller for whom the system refused the daemon something; None for a bug.
 
@@ -80,10 +89,12 @@ def refusal(error: BaseException) -> int | None:
 
 
 def refusal_text(error: BaseException) -> str:
-    """The same in a line for the log: what was refused, and where it was asked for."""
+    """The same in a line for the log: what was refused, where it was asked for, and the mend."""
     frames = traceback.extract_tb(error.__traceback__)
     at = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
-    return f"the system refused: {refusal_reason(error)}{at}"
+    number = error.errno if isinstance(error, OSError) else ENOMEM
+    mend = f"; {_MENDS[number]}" if number in _MENDS else ""
+    return f"the system refused: {refusal_reason(error)}{at}{mend}"
 
 
 def refusal_reason(error: BaseException) -> str:
