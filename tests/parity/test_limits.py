@@ -6,6 +6,7 @@ import mmap
 import os
 import re
 import select
+import subprocess
 from pathlib import Path
 
 import vfs_volatile
@@ -16,7 +17,8 @@ from tests.parity import (
 from tests.parity.limits import ROWS, limit
 from tests.parity.sides import as_user, attempt, made, opened
 from tests.support.files import FALLOC_FL_ZERO_RANGE, fallocate
-from tests.support.mount import MountFactory
+from tests.support.mount import MountFactory, run
+from tests.support.waiting import PATIENCE
 
 PAGE = 4096
 DOCUMENT = Path(vfs_volatile.__file__).parent / "docs" / "limits.md"
@@ -80,6 +82,21 @@ def test_epoll_takes_files(here: Path) -> object:
 def test_reserved_attributes(here: Path) -> object:
     path, name = made(here / "file"), "user.fvrange.other"
     return attempt(os.getxattr, path, name), attempt(os.setxattr, path, name, b"1")
+
+
+ROWS.append("`mount -o remount,ro`")
+
+
+def test_remounting(mount: MountFactory) -> None:
+    """As mount(8) calls the command, and then without it."""
+    path = mount().path
+    refused = run("mount", path, "-o", "ro,nosuid,nodev,relatime,remount")
+    assert refused.returncode == 2
+    assert "unknown option 'remount'" in refused.stderr
+    assert attempt(os.mkdir, path / "before") is None
+    remount = ["mount", "-i", "-o", "remount,ro", str(path)]
+    subprocess.run(remount, check=True, timeout=PATIENCE)
+    assert attempt(os.mkdir, path / "after") == "EROFS"
 
 
 ROWS.append("set-id programs, devices, other users")
