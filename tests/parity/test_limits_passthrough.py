@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from tests.parity import test_limits, test_limits_fuse, test_limits_times  # noqa: F401  # fill it
 from tests.parity.calls import cachestat, mincore
 from tests.parity.limits import SCENES
-from tests.parity.sides import Sides, made, opened
+from tests.parity.sides import Sides, attempt, made, opened
 
 
 @pytest.mark.parametrize(
@@ -41,3 +42,22 @@ def test_pages_in_the_cache(sides: Sides) -> None:
 
     assert seen(sides.ours) == (0, 1)
     assert seen(sides.tmpfs) == (1, 1)
+
+
+def test_seeking_beyond_what_can_be_marked(sides: Sides) -> None:
+    """A file may be larger than 16 TiB here, and a copy that skips holes has to find all data."""
+    far = (16 << 40) + (1 << 20)
+
+    def seen(here: Path) -> list[object]:
+        with opened(here / "large") as fd:
+            os.pwrite(fd, b"x" * 4096, 0)
+            os.pwrite(fd, b"x" * 4096, far)
+            os.pwrite(fd, b"x", far + (1 << 20))
+            offsets = (0, 4096, far - 1, far, far + 1, far + 4096, far + (1 << 20) + 1)
+            return [
+                attempt(os.lseek, fd, offset, whence)
+                for offset in offsets
+                for whence in (os.SEEK_DATA, os.SEEK_HOLE)
+            ]
+
+    assert seen(sides.ours) == seen(sides.tmpfs)

@@ -355,7 +355,7 @@ class Content(Residency):
             return next_page(self.resident - self.volatility.purged, page)
         end = pages_for(self.size)
         found = first_held(self.direct, PageSpan(page, end))
-        while found in self.volatility.purged:
+        while found < end and found in self.volatility.purged:
             after = run_end(self.volatility.purged, found)
             found = first_held(self.direct, PageSpan(min(after, end), end))
         return found if found < end else None

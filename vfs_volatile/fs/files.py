@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -14,7 +15,7 @@ from vfs_volatile.native import shim  # isort: skip  # must come before pyfuse3
 
 from pyfuse3 import FileHandleT, InodeT, PollHandle, RequestContext
 
-from vfs_volatile.core.pages import Data, Lent, in_memory
+from vfs_volatile.core.pages import MAX_BYTES, Data, Lent, in_memory
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.fs.answers import Answers, space_of
 from vfs_volatile.fs.inode import Handle, Inode
@@ -158,7 +159,17 @@ class Files(Answers):
         inode = self._handles[fh].inode
         if inode.writers and inode.file is None:
             await self._purges.drains.flush(inode.number)
-        return space_of(inode).seek(offset, whence)
+        space = space_of(inode)
+        if inode.file is None or inode.file.size() <= MAX_BYTES:
+            return space.seek(offset, whence)
+        if offset < MAX_BYTES:
+            with contextlib.suppress(SyscallError):  # no data below: perhaps beyond
+                if (found := space.seek(offset, whence)) < MAX_BYTES:
+                    return found
+        try:  # nothing there can be marked or purged: the file itself knows
+            return os.lseek(inode.file.fileno(), max(offset, MAX_BYTES), whence)
+        except OSError as error:
+            raise SyscallError(error.errno or errno.EIO) from None
 
     def fvrange(
         self, fh: int, start: int, length: int, mode: int, behavior: int, tid: int
