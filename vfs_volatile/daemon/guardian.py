@@ -17,7 +17,8 @@ import signal
 import subprocess
 from pathlib import Path
 
-_CONNECTIONS = Path("/sys/fs/fuse/connections")
+_SYSFS = Path("/sys")
+_CONNECTIONS = _SYSFS / "fs/fuse/connections"
 """fusectl (Documentation/filesystems/fuse/fuse.rst); the user who mounted may write there."""
 
 _END_SECONDS = 0.25
@@ -80,9 +81,14 @@ def abort(connection: int) -> None:
         if switch.exists():
             switch.write_text("1")
         elif os.geteuid() == 0:
-            here = f"mount -t fusectl fusectl {_CONNECTIONS} && echo 1 >{switch}"
+            # Not all is made private: in a chroot the root need not be a mount point.
+            steps = (
+                f"mount --make-private {_SYSFS}",
+                f"mount -t fusectl fusectl {_CONNECTIONS}",
+                f"echo 1 >{switch}",
+            )
             subprocess.run(
-                ["unshare", "--mount", "sh", "-c", here],
+                ["unshare", "--mount", "--propagation=unchanged", "sh", "-c", " && ".join(steps)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
