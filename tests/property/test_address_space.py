@@ -46,8 +46,8 @@ from tests.support.witness import Witness, pages_of
 from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import PageSpan, PageStore, runs
+from vfs_volatile.core.range_state import Drain
 from vfs_volatile.core.reclaim import Victim, choose
-from vfs_volatile.core.volatility import Drain
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.store import arena
 from vfs_volatile.units import PAGE_SIZE

@@ -30,10 +30,10 @@ from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.consent import Mapper, forbidden, objections
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import PageSpan, page_set, runs
+from vfs_volatile.core.range_state import Drain
 from vfs_volatile.core.ranges import AT_ONCE
 from vfs_volatile.core.reclaim import choose, still_allowed
 from vfs_volatile.core.semantics import semantics_of
-from vfs_volatile.core.volatility import Drain
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.units import PAGE_SIZE
 

@@ -13,7 +13,7 @@ import pytest
 from tests.support.stores import FakeStore
 from vfs_volatile.core.address_space import AddressSpace, Run
 from vfs_volatile.core.memory import Memory
-from vfs_volatile.core.volatility import Drain
+from vfs_volatile.core.range_state import Drain
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.units import PAGE_SIZE
 

@@ -213,3 +213,19 @@ def test_what_is_not_volatile_any_more_is_not_blocked(stage: Stage) -> None:
     assert stage.blocked() == ["two"]
     stage.tree.unlink(1, b"two")
     assert stage.blocked() == []
+
+
+def test_without_memory_an_event_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asked for what it tells is answered all the same."""
+
+    def no_memory(*_: object) -> None:
+        raise MemoryError
+
+    stage = Stage()
+    space = stage.file().space
+    with monkeypatch.context() as patch:
+        patch.setattr("vfs_volatile.fs.journal.Event", no_memory)
+        stage.journal.record("unmark", space, purged=PAGE_SIZE)
+    assert stage.events() == []
+    stage.journal.record("mark", space)
+    assert [event["event"] for event in stage.events()] == ["mark"]

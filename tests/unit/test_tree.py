@@ -12,7 +12,8 @@ import pytest
 
 from tests.support.names import DIR, FIFO, FILE, LINK, Names, fails
 from vfs_volatile.core.address_space import AddressSpace
-from vfs_volatile.core.volatility import Drain, Volatility
+from vfs_volatile.core.range_state import Drain
+from vfs_volatile.core.volatility import Volatility
 from vfs_volatile.core.votes import Votes
 from vfs_volatile.fs.inode import Directory, Inode
 from vfs_volatile.fs.tree import NAME_MAX, RENAME_EXCHANGE, RENAME_NOREPLACE, ROOT

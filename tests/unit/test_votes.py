@@ -9,8 +9,8 @@ from vfs_volatile.abi.ioctls import VRANGE_PARTIAL, VRANGE_ZERO
 from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import PageSpan
+from vfs_volatile.core.range_state import Drain
 from vfs_volatile.core.ranges import AT_ONCE
-from vfs_volatile.core.volatility import Drain
 from vfs_volatile.core.votes import Votes
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.units import PAGE_SIZE

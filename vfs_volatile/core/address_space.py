@@ -1,11 +1,12 @@
 """The address_space of an inode: its pages, its volatile ranges, its purged pages.
 
-This is the heart of the file system: every rule about them lives here, and in the two classes below
-it, ``residency`` (which pages hold memory) and ``content`` (what reading and writing does to them).
-Nothing here waits. A purge is in two steps, since the kernel has a page cache of its own:
-``begin_purge`` drops the data, the caller makes the kernel drop its copy, ``end_purge`` closes the
-:class:`Drain` between. What the kernel writes back meanwhile is older than the purge and is
-discarded.
+This is the heart of the file system: every rule about them lives here, and in the classes below it,
+``residency`` (which pages hold memory), ``allocation`` (what fallocate(2) does to them) and
+``content`` (what reading and writing does). Nothing here waits.
+
+A purge is in two steps, since the kernel has a page cache of its own: ``begin_purge`` drops the
+data, the caller makes the kernel drop its copy, ``end_purge`` closes the :class:`Drain` between.
+What the kernel writes back meanwhile is older than the purge and is discarded.
 
 Rule numbers refer to the list "Semantics of ranges" in ``docs/semantics.md``.
 """
@@ -34,9 +35,10 @@ from vfs_volatile.core.pages import (
     whole_pages,
     within,
 )
+from vfs_volatile.core.range_state import Drain
 from vfs_volatile.core.ranges import AT_ONCE
 from vfs_volatile.core.residency import ByteSpan
-from vfs_volatile.core.volatility import Drain, Volatility
+from vfs_volatile.core.volatility import Volatility
 from vfs_volatile.core.votes import Votes
 from vfs_volatile.errors import REFUSALS, SyscallError
 from vfs_volatile.units import PAGE_SIZE, pages_for

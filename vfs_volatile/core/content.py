@@ -5,7 +5,6 @@ Rule numbers refer to the list "Semantics of ranges" in ``docs/semantics.md``.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pyroaring import BitMap
 
+from vfs_volatile.core.allocation import Allocation, require_size
 from vfs_volatile.core.pages import (
     LAST_PAGE,
     MAX_BYTES,
@@ -28,27 +28,15 @@ from vfs_volatile.core.pages import (
     pages_touched,
     run_end,
     runs,
-    within,
 )
-from vfs_volatile.core.residency import Residency
-from vfs_volatile.errors import REFUSALS, SyscallError
+from vfs_volatile.errors import SyscallError
 from vfs_volatile.units import PAGE_SIZE, pages_for
 
 if TYPE_CHECKING:
     from vfs_volatile.core.votes import Votes
 
 
-_ZEROS = memoryview(bytes(1 << 20))
-
-
-def _require_size(start: int, end: int) -> int:
-    """``end``, if a file may hold bytes ``[start, end)``. Raises SyscallError(EFBIG)."""
-    if end > MAX_BYTES or end < start:
-        raise SyscallError(errno.EFBIG)
-    return end
-
-
-class Content(Residency):
+class Content(Allocation):
     """The bytes of one file."""
 
     __slots__ = ()
@@ -86,7 +74,7 @@ class Content(Residency):
         reads as zeros, and stays purged then (rules 4, 5). Raises SyscallError ENODATA, ENOSPC
         or EFBIG, and OSError if the system has no memory, when nothing could be stored.
         """
-        end = _require_size(offset + 1, min(offset + len(data), MAX_BYTES))
+        end = require_size(offset + 1, min(offset + len(data), MAX_BYTES))
         if self.volatility.purged:
             end = self._writable_end(offset, end)
         touched = pages_touched(offset, end)
@@ -135,7 +123,7 @@ class Content(Residency):
 
         Raises SyscallError(EFBIG) and OSError; nothing has changed then.
         """
-        _require_size(0, size)
+        require_size(0, size)
         if size > self.size:
             self._grow(size)
             return
@@ -151,83 +139,11 @@ class Content(Residency):
 
     def truncating(self, size: int) -> Iterator[None]:
         """As :meth:`truncate`, in steps of AT_ONCE ranges, each a truncation of its own."""
-        _require_size(0, size)
+        require_size(0, size)
         while (step := self.volatility.ranges.last_step() * PAGE_SIZE) > size:
             self.truncate(step)
             yield
         self.truncate(size)
-
-    def punch_hole(self, offset: int, length: int) -> None:
-        """Make bytes zero and free whole pages; those are intact, volatility stays (rule 7).
-
-        Raises OSError: of several chunks the first may have been punched then.
-        """
-        end = min(offset + length, MAX_BYTES)
-        if end <= offset:
-            return
-        touched = pages_touched(offset, end)
-        self.look(touched)
-        # If direct, all at once, and what nobody can see beyond the end of file, too.
-        for part in self._held_parts(touched) if self.direct is None else [touched]:
-            start, stop = max(offset, part.first * PAGE_SIZE), min(end, part.end * PAGE_SIZE)
-            self.store.zero(start, stop - start)
-            self._gone(pages_covered(start, stop, MAX_BYTES))
-        self.volatility.zeroed(pages_covered(offset, end, self.size))
-        self._keep_pages(page_set(pages_covered(offset, end, MAX_BYTES)))
-
-    def punching(self, offset: int, length: int) -> Iterator[None]:
-        """As :meth:`punch_hole`, in steps of AT_ONCE ranges."""
-        for piece in self.pieces(offset, length):
-            self.punch_hole(*piece)
-            yield
-
-    def allocate(self, offset: int, length: int, *, keep_size: bool) -> None:
-        """As :meth:`allocating`, at once."""
-        for _ in self.allocating(offset, length, keep_size=keep_size):
-            pass
-
-    def allocating(self, offset: int, length: int, *, keep_size: bool) -> Iterator[None]:
-        """Hold memory for every page met, in steps of AT_ONCE ranges; purged pages stay purged.
-
-        Raises SyscallError ENOSPC, EFBIG, and OSError. Nothing has changed then, unless others took
-        between two steps what there was.
-        """
-        end = _require_size(0, offset + length)
-        self.look(pages_touched(offset, end))
-        self.memory.reserve(len(self._missing(offset, length)))
-        for piece in self.pieces(offset, length):
-            missing = self._missing(*piece)
-            self.memory.reserve(len(missing))
-            self._hold(missing, self.size if keep_size or sum(piece) < end else end)
-            yield
-
-    def zero_range(self, offset: int, length: int, *, keep_size: bool) -> None:
-        """As :meth:`zeroing`, at once."""
-        for _ in self.zeroing(offset, length, keep_size=keep_size):
-            pass
-
-    def zeroing(self, offset: int, length: int, *, keep_size: bool) -> Iterator[None]:
-        """Make bytes zero and hold memory for them (rule 7), in steps, as :meth:`allocating`."""
-        end = _require_size(0, offset + length)
-        self.look(pages_touched(offset, end))
-        self.memory.reserve(self._absent(pages_touched(offset, end)))
-        for start, size in self.pieces(offset, length):
-            stop = start + size
-            touched = pages_touched(start, stop)
-            covered = pages_covered(start, stop, self.size)
-            held = within(self.resident, touched)
-            still_purged = within(self.volatility.purged, touched) - page_set(covered)
-            missing = page_set(touched) - held - still_purged
-            self.memory.reserve(len(missing))
-            before = self.size
-            self._hold(missing, before if keep_size or stop < end else end)
-            try:  # after that: nothing is zero if there is no memory
-                self._overwrite(start, stop, held)
-            except REFUSALS:
-                self._let_go(list(runs(missing)), before)
-                raise
-            self.volatility.zeroed(covered)
-            yield
 
     def seek(self, offset: int, whence: int) -> int:
         """The next data (SEEK_DATA) or hole (SEEK_HOLE) from ``offset``; purged pages are holes.
@@ -243,49 +159,6 @@ class Content(Residency):
         if found is None or found * PAGE_SIZE >= self.size:
             raise SyscallError(errno.ENXIO)
         return max(offset, found * PAGE_SIZE)
-
-    # ---- helpers: holding memory ----
-
-    def _missing(self, offset: int, length: int) -> BitMap:
-        """The pages that bytes meet and that have no memory, but for purged ones."""
-        span = pages_touched(offset, offset + length)
-        return page_set(span) - self.resident - self.volatility.purged
-
-    def _hold(self, missing: BitMap, size: int) -> None:
-        """Hold memory, reserved before, for pages that have none, in a file that grows to ``size``.
-
-        Raises OSError, and nothing has changed then.
-        """
-        before = self.size
-        self._grow(size)
-        wanted = list(runs(missing))
-        try:
-            for run in wanted:
-                self.store.allocate(run)
-        except REFUSALS:
-            self._let_go(wanted, before)
-            raise
-        for run in wanted:
-            self._make_resident(run)
-
-    def _let_go(self, spans: list[PageSpan], size: int) -> None:
-        """Undo :meth:`_hold`. Processes may have stored in what they reach without us: it stays."""
-        with contextlib.suppress(*REFUSALS):
-            self._shrink(size)
-        for span in spans:
-            self.look(span)
-            if self.direct is None:
-                self._gone(span)
-                with contextlib.suppress(*REFUSALS):  # at worst zeros stay that are not counted
-                    self.store.drop(span)
-
-    def _overwrite(self, start: int, stop: int, held: BitMap) -> None:
-        """Make bytes of pages zero that have memory, and keep it: this needs no more."""
-        stop = min(stop, self.size)
-        for run in runs(held):
-            at, end = max(start, run.first * PAGE_SIZE), min(stop, run.end * PAGE_SIZE)
-            while at < end:
-                at += self.store.write(at, _ZEROS[: end - at])
 
     # ---- helpers: how far a read or a write goes ----
 

@@ -17,7 +17,7 @@ import trio
 from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.durations import Durations
 from vfs_volatile.core.pages import runs
-from vfs_volatile.core.volatility import Drain
+from vfs_volatile.core.range_state import Drain
 from vfs_volatile.errors import REFUSALS, refusal_text
 from vfs_volatile.fs.threads import run_in_thread
 from vfs_volatile.units import PAGE_SIZE

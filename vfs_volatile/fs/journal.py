@@ -70,8 +70,23 @@ class Journal:
     ) -> None:
         """Something happened to bytes of a file; where there are several spans, to all at once.
 
-        ``purged``: bytes that were found purged.
+        ``purged``: bytes that were found purged. Without memory for it the event is left out: what
+        has happened has, and whoever asked for it has yet to be told.
         """
+        try:  # noqa: SIM105  # suppress() takes as long as all of it
+            self._record(kind, space, starts, lengths, purged, details)
+        except MemoryError:
+            pass
+
+    def _record(
+        self,
+        kind: Kind,
+        space: AddressSpace | None,
+        starts: Sequence[int],
+        lengths: Sequence[int],
+        purged: int | None,
+        details: dict[str, object],
+    ) -> None:
         self.counts[kind] += 1
         if purged is not None:
             self.unmarked_purged += purged

@@ -13,7 +13,7 @@ from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.consent import Objection
 from vfs_volatile.core.history import Cause
 from vfs_volatile.core.pages import PageSpan, page_set
-from vfs_volatile.core.volatility import Drain
+from vfs_volatile.core.range_state import Drain
 from vfs_volatile.fs.inode import Inode
 from vfs_volatile.fs.journal import ANSWER_BYTES, Journal, within
 from vfs_volatile.fs.polls import Polls

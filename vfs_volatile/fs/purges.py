@@ -27,10 +27,10 @@ from vfs_volatile.core.consent import Objection, forbidden
 from vfs_volatile.core.history import Cause, History
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import PageSpan, page_set, runs
+from vfs_volatile.core.range_state import Drain
 from vfs_volatile.core.ranges import AT_ONCE
 from vfs_volatile.core.reclaim import Round, Victim, still_allowed
 from vfs_volatile.core.residency import ByteSpan
-from vfs_volatile.core.volatility import Drain
 from vfs_volatile.errors import REFUSALS
 from vfs_volatile.fs.anonymous import Anonymous
 from vfs_volatile.fs.drains import Drains
