@@ -40,8 +40,8 @@ scale: can-mount setup ## a million files, a million ranges, a file of 1 TiB
 check: setup ## check style, types, imports and C warnings
 	@tools/check
 
-bench: can-mount setup ## measure, beside tmpfs
-	@$(VENV)/python -m tools.bench
+bench: can-mount setup ## measure, beside tmpfs; figures and plots go to build too
+	@$(VENV)/python -m tools.bench --json build/bench.json
 
 install: setup ## put command, man pages, completion and systemd unit below PREFIX (/usr/local)
 	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' tools/install

@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -50,9 +50,10 @@ def main() -> None:
     console = Console(width=max(_LEAST_WIDTH, shutil.get_terminal_size().columns))
     console.print(", ".join(f"{name} {value}" for name, value in machine.items()), highlight=False)
     started = time.monotonic()
-    found = _measure_all(options, _progress(started))
-    for figures in found:
-        figures.show(console)
+    found: list[Figures] = []
+    for figures in _measure(options, _progress(started)):
+        figures.show(console)  # now: who stops it in the middle has what was measured
+        found.append(figures)
     steep = [row.operation for figures in found for row in figures.rows.values() if row.too_steep]
     console.print(f"{time.monotonic() - started:.0f} s; rows too steep: {len(steep)}")
     if options.json:
@@ -61,15 +62,17 @@ def main() -> None:
             "quick": options.quick,
             "tables": [figures.as_json() for figures in found],
         }
+        options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(answer, indent=1) + "\n")
         _plot(found, options.json)
+        console.print(f"written to {options.json}, with plots beside it", highlight=False)
 
 
-def _measure_all(options: argparse.Namespace, say: Say) -> list[Figures]:
+def _measure(options: argparse.Namespace, say: Say) -> Iterator[Figures]:
     quick = options.quick
     with tempfile.TemporaryDirectory(prefix="vfs-volatile-bench-") as name:
         work = Path(name)
-        parts: dict[str, Callable[[], list[Figures]]] = {
+        parts: dict[str, Callable[[], Iterable[Figures]]] = {
             "core": lambda: core_cost.measure(quick, say),
             "ioctl": lambda: ioctl_cost.measure(work, quick, say),
             "data": lambda: data_path.measure(work, quick, say, options.other),
@@ -79,7 +82,8 @@ def _measure_all(options: argparse.Namespace, say: Say) -> list[Figures]:
             "chunks": lambda: chunks.measure(work, quick, say),
         }
         wanted = [options.only] if options.only else _PARTS
-        return [figures for part in wanted for figures in parts[part]()]
+        for part in wanted:
+            yield from parts[part]()
 
 
 def _plot(found: list[Figures], json_file: Path) -> None:

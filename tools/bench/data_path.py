@@ -41,16 +41,12 @@ class _Case(NamedTuple):
 
 def measure(
     work: Path, quick: bool, say: Callable[[str], None], other: Path | None = None
-) -> list[Figures]:
+) -> Iterator[Figures]:
     """A table for each size of file, as far as memory allows. ``other``: a directory on a mount."""
-    if quick:
-        return [_measure(work, 16, 200, 5, say, other)]
-    sizes = [(64, 1000, 7), (1024, 1000, 5), (16 * 1024, 1000, 5)]
-    return [
-        _measure(work, mib, files, times, say, other)
-        for mib, files, times in sizes
-        if _fits(mib * _MIB)
-    ]
+    sizes = [(16, 200, 5)] if quick else [(64, 1000, 7), (1024, 1000, 5), (16 * 1024, 1000, 5)]
+    for mib, files, times in sizes:
+        if _fits(mib * _MIB):
+            yield _measure(work, mib, files, times, say, other)
 
 
 def _measure(
