@@ -111,11 +111,25 @@ class FakeDirectStore(FakeStore):
     def __init__(self) -> None:
         super().__init__()
         self.length = 0
+        self.clean: set[int] = set()
+        """Holes that were only read through a mapping."""
         self.before_drop: Callable[[], None] | None = None
         """What a process does, once, just before pages are dropped."""
 
     def size(self) -> int:
         return self.length
+
+    def allocate(self, span: PageSpan) -> None:
+        for page in range(*span):
+            self.clean.discard(page)
+            if page not in self.pages:
+                super().allocate(PageSpan(page, page + 1))
+
+    def drop_clean(self) -> None:
+        """What drop_caches does."""
+        for page in self.clean:
+            self.pages.pop(page, None)
+        self.clean.clear()
 
     def held_in(self, span: PageSpan) -> int:
         return sum(span.first <= page < span.end for page in self.pages)

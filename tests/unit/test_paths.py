@@ -8,6 +8,7 @@ from tests.support.stores import FakeDirectStore, FakeStore
 from vfs_volatile.abi.ioctls import VRANGE_SIGBUS, VRANGE_ZERO
 from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.memory import Memory
+from vfs_volatile.core.pages import PageSpan
 from vfs_volatile.core.paths import choose_path
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.units import PAGE_SIZE
@@ -56,3 +57,16 @@ def test_it_is_kept_and_marks_that_ask_for_errors_are_refused() -> None:
         with pytest.raises(SyscallError):
             space.require_honoured(behavior)
     space.require_honoured(VRANGE_ZERO)
+
+
+def test_what_a_mapping_needs_is_not_taken_away() -> None:
+    """Where a missing page is an error, one that was only read may not go with the caches."""
+    space, store = file(zero=True, pages=3), FakeDirectStore()
+    space.go_direct(store)
+    store.allocate(PageSpan(0, 2))
+    store.clean |= {0, 1}
+    space.keeps_pages = True
+    space.allocate(0, 3 * PAGE_SIZE, keep_size=True)
+    store.drop_clean()
+    assert sorted(store.pages) == [0, 1, 2]
+    assert space.memory.resident == 3

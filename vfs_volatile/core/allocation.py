@@ -81,6 +81,12 @@ class Allocation(Residency):
             missing = self._missing(*piece)
             self.memory.reserve(len(missing))
             self._hold(missing, self.size if keep_size or sum(piece) < end else end)
+            if self.keeps_pages and self.direct is not None:
+                # Of a hole that was only read through a mapping the kernel has a clean page, which
+                # drop_caches (linux/fs/drop_caches.c) takes away; allocating makes it dirty.
+                held = within(self.resident, pages_touched(piece[0], sum(piece)))
+                for run in runs(held - missing - self.volatility.purged):
+                    self.direct.allocate(run)
             yield
 
     def zero_range(self, offset: int, length: int, *, keep_size: bool) -> None:

@@ -137,6 +137,9 @@ class DirectStore(PageStore, Protocol):
     def next_data(self, page: int) -> int | None:
         """The first page from ``page`` on that was touched, below the end of file."""
 
+    def allocate(self, span: PageSpan) -> None:
+        """Hold zeroed memory for absent pages; those that are there stay from now on."""
+
 
 def pages_touched(start: int, end: int) -> PageSpan:
     """The pages that bytes ``[start, end)`` meet."""
