@@ -50,6 +50,15 @@ def test_a_new_inode_is_found_under_its_name(tree: Names, mode: int) -> None:
     fails(errno.EEXIST, tree.make, b"name")
 
 
+def test_the_handle_of_a_deleted_file_is_stale(tree: Names) -> None:
+    """Also if the kernel has yet to tell that it has forgotten it."""
+    file = tree.make(b"f")
+    file.lookups = 1
+    assert tree.lookup(file.number, b".") is file
+    tree.unlink(ROOT, b"f")
+    fails(errno.ESTALE, tree.lookup, file.number, b".")
+
+
 def test_dot_and_dot_dot(tree: Names) -> None:
     below = tree.make(b"a", DIR)
     assert tree.number(b".", below.number) == below.number

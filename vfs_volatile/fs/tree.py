@@ -72,12 +72,16 @@ class Tree:
         return inode, inode.directory
 
     def lookup(self, parent: int, name: bytes) -> Inode | None:
-        """What ``name`` means in a directory. Raises SyscallError(ENAMETOOLONG).
+        """What ``name`` means in a directory. Raises SyscallError: ENAMETOOLONG, ESTALE.
 
-        "." is the inode itself, a file too: so the kernel asks when somebody opens a handle.
+        "." is the inode itself, a file too: so the kernel asks when somebody opens a handle of what
+        it has forgotten. If that is deleted it has gone, though the kernel may tell us so later.
         """
         if name == b".":
-            return self.get(parent)
+            inode = self.get(parent)
+            if not inode.nlink:
+                raise SyscallError(errno.ESTALE)
+            return inode
         inode, entries = self.directory(parent)
         if len(name) > NAME_MAX:
             raise SyscallError(errno.ENAMETOOLONG)
