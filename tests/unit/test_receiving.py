@@ -115,7 +115,9 @@ int main(int count, char **arguments)
 		moved(LENT_LEAST);
 		moved(WRITE_MOST);
 		fetched(WRITE_MOST);
-		get_lent(WRITE_MOST - 1); /* nobody wants it */
+		get_lent(WRITE_MOST - 1); /* nobody wants it, and the task that read it has ended */
+		free(buffer);
+		buffer = malloc(ROOM);
 		moved(LENT_LEAST + 1);
 		moved_in_part();
 		moved(LENT_LEAST);

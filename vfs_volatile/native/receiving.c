@@ -90,8 +90,13 @@ static ssize_t receive(int fd, void *buffer, size_t size)
 	ssize_t got = -1;
 	size_t head;
 
-	if (lent.size > 0) /* nobody wanted the rest */
-		shim_fetch_lent();
+	while (lent.size > 0) { /* nobody wanted the rest, and its own buffer may be freed */
+		size_t part = lent.size < size ? lent.size : size;
+
+		if (read_lent(buffer, part) != 0)
+			return -1;
+		lent.size -= part;
+	}
 	if (lent.soon && lent.out >= 0 && size >= WRITE_MOST + HEAD) {
 		got = splice(fd, NULL, lent.in, NULL, WRITE_MOST + HEAD, 0);
 		if (got == 0 || (got < 0 && errno == EAGAIN))
