@@ -1,15 +1,11 @@
-"""O_TMPFILE, where libfuse hands it on (3.17)."""
+"""O_TMPFILE."""
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 
-import pytest
-
 from tests.support.fvrange import PAGE
-from tests.support.libfuse import libfuse
 from tests.support.mount import Mount
 from tests.support.waiting import eventually
 from vfs_volatile import VRANGE_NONVOLATILE, VRANGE_VOLATILE, fvrange, fvrange_purge
@@ -17,11 +13,6 @@ from vfs_volatile import VRANGE_NONVOLATILE, VRANGE_VOLATILE, fvrange, fvrange_p
 
 def test_a_file_without_a_name(fs: Mount) -> None:
     """It has no entry, can be marked and purged, and be given a name at the end."""
-    if libfuse() < (3, 17):
-        with pytest.raises(OSError, match="not supported") as failure:
-            os.open(fs.path, os.O_TMPFILE | os.O_RDWR)
-        assert failure.value.errno == errno.EOPNOTSUPP
-        return
     fd = os.open(fs.path, os.O_TMPFILE | os.O_RDWR, 0o640)
     try:
         assert os.listdir(fs.path) == []
@@ -41,8 +32,6 @@ def test_a_file_without_a_name(fs: Mount) -> None:
 
 
 def test_it_is_gone_with_its_last_descriptor(fs: Mount) -> None:
-    if libfuse() < (3, 17):
-        return
     before = fs.resident
     fd = os.open(fs.path, os.O_TMPFILE | os.O_RDWR)
     os.pwrite(fd, b"x" * PAGE, 0)

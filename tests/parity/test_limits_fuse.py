@@ -21,24 +21,14 @@ from tests.parity.calls import (
     userfaultfd_takes,
 )
 from tests.parity.limits import limit
-from tests.parity.sides import as_user, attempt, in_child, is_empty, made, opened, try_open
+from tests.parity.sides import as_user, attempt, in_child, is_empty, made, opened
 from tests.parity.test_permissions import OTHER, owned
 from tests.support.files import fallocate
-from tests.support.libfuse import libfuse
 
 PAGE = 4096
 KEEP_SIZE = 1
 FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IOC_GETFSUUID, FIBMAP = 0x80086601, 0x40086602, 0x80111500, 1
 F_ADD_SEALS, F_GET_SEALS, F_SEAL_SEAL = 1033, 1034, 1
-
-
-@limit(
-    "`O_TMPFILE` with libfuse before 3.17",
-    ours="ok" if libfuse() >= (3, 17) else "ENOTSUP",
-    tmpfs="ok",
-)
-def test_unnamed_temporary_files(here: Path) -> object:
-    return try_open(here, os.O_TMPFILE | os.O_RDWR)
 
 
 @limit("seals", ours=("EINVAL", "EINVAL"), tmpfs=(F_SEAL_SEAL, "EPERM"))

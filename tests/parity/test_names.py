@@ -61,6 +61,33 @@ def test_open_flags(here: Path) -> Iterator[object]:
 
 
 @on_both
+def test_files_without_a_name(here: Path) -> Iterator[object]:
+    """O_TMPFILE, with every way, mode and umask; and the name that it may get, once."""
+    one_of_each(here)
+    for way, extra in product(
+        (os.O_RDONLY, os.O_WRONLY, os.O_RDWR), (0, os.O_EXCL, os.O_CREAT, os.O_APPEND)
+    ):
+        for name in (".", "dir", "dirlink", "file", "link", "missing"):
+            yield name, way, extra, try_open(inside(here, name), os.O_TMPFILE | way | extra, 0o666)
+    for number, mask in enumerate((0, 0o022, 0o777)):
+        before = os.umask(mask)
+        fd = os.open(here, os.O_TMPFILE | os.O_RDWR, 0o7666)
+        os.umask(before)
+        yield os.pwrite(fd, b"content", number), look(fd)
+        for name in ("a", "b", "file"):
+            yield attempt(link_of, fd, here / f"{name}{number if name != 'file' else ''}"), look(fd)
+        os.close(fd)
+    with opened(here, os.O_TMPFILE | os.O_RDWR | os.O_EXCL) as fd:
+        yield attempt(link_of, fd, here / "never")
+    yield from tree(here)
+
+
+def link_of(fd: int, name: Path) -> None:
+    # With a src_dir_fd, which an absolute path ignores, Python follows the link.
+    os.link(f"/proc/self/fd/{fd}", name, src_dir_fd=fd, follow_symlinks=True)
+
+
+@on_both
 def test_creating_gives_mode_and_owner(here: Path) -> Iterator[object]:
     for number, mask in enumerate((0, 0o022, 0o077, 0o777)):
         before = os.umask(mask)

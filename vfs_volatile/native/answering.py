@@ -94,7 +94,7 @@ class Handlers(Protocol):
     def tmpfile(
         self, parent: int, mode: int, flags: int, caller: Caller
     ) -> tuple[Attributes, Opened]:
-        """A new file without a name (O_TMPFILE; libfuse 3.17)."""
+        """A new file without a name (O_TMPFILE)."""
 
     async def fallocate(self, fh: int, mode: int, offset: int, length: int) -> None: ...
 

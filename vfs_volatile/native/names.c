@@ -4,7 +4,9 @@
  *
  * pyfuse3 has handlers for most, but starts a task for each answer.
  */
-#define HAS_TMPFILE (FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17))
+#include <fcntl.h>
+
+#define SHIM_TMPFILE 51 /* FUSE_TMPFILE, where a system has an older <linux/fuse.h> */
 
 /* <linux/fuse.h> of 6.9, where a system has an older one. */
 #define SHIM_OPEN_KEEP_CACHE (1u << 1)
@@ -70,16 +72,17 @@ static void on_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 		      struct fuse_file_info *fi)
 {
 	at_once = 1;
-	shim_on_create(req, parent, name, mode, fi->flags);
+	if ((fi->flags & O_TMPFILE) == O_TMPFILE)
+		shim_on_tmpfile(req, parent, mode, fi->flags);
+	else
+		shim_on_create(req, parent, name, mode, fi->flags);
 }
 
-#if HAS_TMPFILE
-static void on_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file_info *fi)
+/* libfuse before 3.17 knows no TMPFILE; it is a CREATE of no name, which its flags tell. */
+static uint32_t known_opcode(uint32_t opcode)
 {
-	at_once = 1;
-	shim_on_tmpfile(req, parent, mode, fi->flags);
+	return opcode == SHIM_TMPFILE ? FUSE_CREATE : opcode;
 }
-#endif
 
 static void on_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
@@ -98,9 +101,6 @@ static void amend_names(struct fuse_lowlevel_ops *ops)
 	ops->open = on_open;
 	ops->create = on_create;
 	ops->release = on_release;
-#if HAS_TMPFILE
-	ops->tmpfile = on_tmpfile;
-#endif
 }
 
 /* Answers. attributes: a struct fuse_attr; timeouts are in seconds. */

@@ -81,7 +81,7 @@ static void on_init(void *userdata, struct fuse_conn_info *conn)
 
 static ssize_t on_read(int fd, void *buffer, size_t size, void *userdata)
 {
-	const struct fuse_in_header *head = buffer;
+	struct fuse_in_header *head = buffer;
 	const struct fuse_init_in *asks = (const void *)(head + 1);
 	const struct fuse_setattr_in *sets = (const void *)(head + 1);
 	ssize_t got = receive(fd, buffer, size);
@@ -89,6 +89,7 @@ static ssize_t on_read(int fd, void *buffer, size_t size, void *userdata)
 	(void)userdata;
 	if (got < (ssize_t)sizeof *head)
 		return got;
+	head->opcode = known_opcode(head->opcode);
 	if (head->opcode != FUSE_READ)
 		forget_known();
 	if (head->opcode == FUSE_INIT && got >= (ssize_t)(sizeof *head + sizeof *asks)) {
