@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import mmap
 import os
@@ -60,10 +61,23 @@ def getdents(fd: int, size: int = 1 << 15) -> list[Entry]:
 
 def statx_mask(path: Path, wanted: int) -> int:
     """Which of the ``wanted`` fields the file system knows (stx_mask)."""
+    return _statx(path, wanted)[0] & wanted
+
+
+def birth_ns(path: Path) -> int:
+    """When it was made. Raises OSError(ENODATA) if the file system does not say."""
+    mask, seconds, ns = _statx(path, STATX_BTIME)
+    if not mask & STATX_BTIME:
+        raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+    return seconds * 10**9 + ns
+
+
+def _statx(path: Path, wanted: int) -> tuple[int, int, int]:
+    """Of struct statx: stx_mask, and stx_btime as (seconds, ns)."""
     buffer = ctypes.create_string_buffer(256)
     _check(_libc.statx(AT_FDCWD, bytes(path), AT_SYMLINK_NOFOLLOW, wanted, buffer))
     mask: int = struct.unpack_from("=I", buffer)[0]
-    return mask & wanted
+    return mask, *struct.unpack_from("=qI", buffer, 80)
 
 
 def utimensat(path: Path, atime: tuple[int, int], mtime: tuple[int, int]) -> None:

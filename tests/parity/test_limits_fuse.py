@@ -14,10 +14,8 @@ import struct
 from pathlib import Path
 
 from tests.parity.calls import (
-    STATX_BTIME,
     fanotify_watches_file_system,
     mincore,
-    statx_mask,
     userfaultfd_takes,
 )
 from tests.parity.limits import limit
@@ -35,11 +33,6 @@ F_ADD_SEALS, F_GET_SEALS, F_SEAL_SEAL = 1033, 1034, 1
 def test_seals(here: Path) -> object:
     with opened(here / "file") as fd:
         return attempt(fcntl.fcntl, fd, F_GET_SEALS), attempt(fcntl.fcntl, fd, F_ADD_SEALS, 1)
-
-
-@limit("birth time", ours=0, tmpfs=STATX_BTIME)
-def test_birth_time(here: Path) -> object:
-    return statx_mask(made(here / "file"), STATX_BTIME)
 
 
 @limit("POSIX ACLs", ours=("ENOTSUP", True), tmpfs=(None, True))

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from tests.parity.calls import RENAME_EXCHANGE, renameat2, statx_mask, utimensat
-from tests.parity.sides import as_user, attempt, made, on_both, opened
+from tests.parity.calls import RENAME_EXCHANGE, birth_ns, renameat2, statx_mask, utimensat
+from tests.parity.sides import as_user, attempt, look, made, on_both, opened
 from tests.support.files import fallocate
 
 UTIME_NOW = (1 << 30) - 1
@@ -234,4 +234,31 @@ def test_new_entries_are_stamped_now(here: Path) -> Iterator[object]:
         found = os.lstat(here / name)
         stamps = (found.st_atime_ns, found.st_mtime_ns, found.st_ctime_ns)
         yield name, all(start <= stamp <= time.time_ns() for stamp in stamps)
-        yield stat.S_IFMT(found.st_mode), statx_mask(here / name, 0x7FF)
+        yield stat.S_IFMT(found.st_mode), statx_mask(here / name, 0xFFF)
+
+
+@on_both
+def test_the_birth_of_a_file(here: Path) -> Iterator[object]:
+    """It is when the entry was made, whatever happens to it later; nobody can set it."""
+    start = time.clock_gettime_ns(CLOCK_REALTIME_COARSE)
+    made(here / "file", b"content")
+    os.mkdir(here / "dir")
+    os.symlink("file", here / "link")
+    os.mkfifo(here / "fifo")
+    os.mknod(here / "null", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    end = time.time_ns()
+    names = ("file", "dir", "link", "fifo", "null")
+    births = {name: birth_ns(here / name) for name in names}
+    for name in names:
+        yield name, start <= births[name] <= end, os.lstat(here / name).st_rdev
+        os.utime(here / name, ns=(OLD, OLD), follow_symlinks=False)
+        os.lchown(here / name, 5, 5)
+        os.rename(here / name, here / f"{name}2")
+        yield birth_ns(here / f"{name}2") == births[name], look(here / f"{name}2")
+    wait_for_the_next_tick()
+    with opened(here / "file2") as fd:
+        os.pwrite(fd, b"longer content", 0)
+        os.ftruncate(fd, 3)
+    yield birth_ns(here / "file2") == births["file"], look(here / "file2")
+    os.rename(made(here / "other"), here / "file2")
+    yield birth_ns(here / "file2") > births["file"]

@@ -95,14 +95,15 @@ class Inode:
     """A file of any type. Times are ns since the epoch, as in stat(2)."""
 
     __slots__ = (
-        "_aliases", "_dentry", "atime_ns", "ctime_ns", "directory", "file", "gid", "linkable",
-        "lookups", "mode", "mtime_ns", "nlink", "number", "openers", "opens", "purges", "rdev",
-        "space", "target", "uid", "writers", "xattrs",
+        "_aliases", "_dentry", "atime_ns", "birth_ns", "ctime_ns", "directory", "file", "gid",
+        "linkable", "lookups", "mode", "mtime_ns", "nlink", "number", "openers", "opens", "purges",
+        "rdev", "space", "target", "uid", "writers", "xattrs",
     )  # fmt: skip
 
     def __init__(self, number: int, mode: int, uid: int, gid: int) -> None:
         # -- constant --
         self.number = number
+        self.birth_ns = time.time_ns()
         # -- mutable --
         self.mode = mode
         self.uid = uid
@@ -111,7 +112,7 @@ class Inode:
         self.linkable = False
         """May it be given a name though it has none (O_TMPFILE)?"""
         self.rdev = 0
-        self.atime_ns = self.mtime_ns = self.ctime_ns = time.time_ns()
+        self.atime_ns = self.mtime_ns = self.ctime_ns = self.birth_ns
         self.xattrs: dict[bytes, bytes] = {}
         # INVARIANT: an inode lives while nlink or lookups is above 0.
         self.lookups = 0

@@ -38,7 +38,7 @@ class Names(Answers):
         super().__init__(*arguments)
         self._directories: dict[int, Inode] = {}
 
-    # Four of the shim's: answered at once.
+    # The shim's: answered at once.
 
     def lookup(self, parent: int, name: bytes) -> shim.Attributes:  # type: ignore[override]
         inode = self._tree.lookup(parent, name)
@@ -49,6 +49,9 @@ class Names(Answers):
 
     def getattr(self, ino: int) -> shim.Attributes:  # type: ignore[override]
         return attributes(self._tree.get(ino))
+
+    def birth_ns(self, ino: int) -> int:
+        return self._tree.get(ino).birth_ns
 
     def unlink(self, parent: int, name: bytes) -> None:  # type: ignore[override]
         self._tree.unlink(parent, name)

@@ -80,6 +80,9 @@ class Handlers(Protocol):
 
     def getattr(self, ino: int) -> Attributes: ...
 
+    def birth_ns(self, ino: int) -> int:
+        """When it was made, as of stat(2)."""
+
     def unlink(self, parent: int, name: bytes) -> None: ...
 
     def open(self, ino: int, flags: int, tid: int) -> Opened: ...

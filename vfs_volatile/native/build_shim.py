@@ -39,6 +39,8 @@ ffi.cdef(
     int shim_reply_entry(fuse_req_t req, const char *attributes, unsigned timeout,
                          unsigned name_timeout);
     int shim_reply_attributes(fuse_req_t req, const char *attributes, unsigned timeout);
+    int shim_reply_statx(fuse_req_t req, const char *attributes, unsigned timeout, int64_t birth,
+                         unsigned birth_ns);
     int shim_reply_created(fuse_req_t req, const char *attributes, unsigned timeout,
                            unsigned name_timeout, uint64_t fh, int backing_id);
     void shim_want_passthrough(void);
@@ -73,6 +75,7 @@ ffi.cdef(
         void shim_on_lookup(fuse_req_t, uint64_t parent, const char *name);
         void shim_on_forget(uint64_t ino, uint64_t lookups);
         void shim_on_getattr(fuse_req_t, uint64_t ino);
+        void shim_on_statx(fuse_req_t, uint64_t ino);
         void shim_on_unlink(fuse_req_t, uint64_t parent, const char *name);
         void shim_on_open(fuse_req_t, uint64_t ino, int flags);
         void shim_on_create(fuse_req_t, uint64_t parent, const char *name, unsigned mode,

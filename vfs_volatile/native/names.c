@@ -5,8 +5,20 @@
  * pyfuse3 has handlers for most, but starts a task for each answer.
  */
 #include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 
-#define SHIM_TMPFILE 51 /* FUSE_TMPFILE, where a system has an older <linux/fuse.h> */
+/* <linux/fuse.h> of 6.6, where a system has an older one. */
+#define SHIM_TMPFILE 51 /* FUSE_TMPFILE */
+#define SHIM_STATX 52 /* FUSE_STATX */
+
+struct shim_statx_out {
+	uint64_t attr_valid;
+	uint32_t attr_valid_nsec;
+	uint32_t flags;
+	uint64_t spare[2];
+	struct statx stat; /* struct fuse_statx has its layout */
+};
 
 /* <linux/fuse.h> of 6.9, where a system has an older one. */
 #define SHIM_OPEN_KEEP_CACHE (1u << 1)
@@ -22,11 +34,24 @@ struct shim_open_out {
 static void shim_on_lookup(fuse_req_t, uint64_t parent, const char *name);
 static void shim_on_forget(uint64_t ino, uint64_t lookups);
 static void shim_on_getattr(fuse_req_t, uint64_t ino);
+static void shim_on_statx(fuse_req_t, uint64_t ino);
 static void shim_on_unlink(fuse_req_t, uint64_t parent, const char *name);
 static void shim_on_open(fuse_req_t, uint64_t ino, int flags);
 static void shim_on_create(fuse_req_t, uint64_t parent, const char *name, unsigned mode, int flags);
 static void shim_on_tmpfile(fuse_req_t, uint64_t parent, unsigned mode, int flags);
 static void shim_on_release(fuse_req_t, uint64_t fh);
+
+static int is_statx; /* Is the GETATTR received last a STATX? */
+
+/*
+ * libfuse knows TMPFILE since 3.17, STATX since 3.18. They are a CREATE of no name, which its flags
+ * tell, and a GETATTR of which the kernel takes a longer answer: so they are handed to it.
+ */
+static uint32_t known_opcode(uint32_t opcode)
+{
+	is_statx = opcode == SHIM_STATX;
+	return is_statx ? FUSE_GETATTR : opcode == SHIM_TMPFILE ? FUSE_CREATE : opcode;
+}
 
 static void on_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
@@ -53,7 +78,10 @@ static void on_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 {
 	(void)fi;
 	at_once = 1;
-	shim_on_getattr(req, ino);
+	if (is_statx)
+		shim_on_statx(req, ino);
+	else
+		shim_on_getattr(req, ino);
 }
 
 static void on_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -78,11 +106,6 @@ static void on_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 		shim_on_create(req, parent, name, mode, fi->flags);
 }
 
-/* libfuse before 3.17 knows no TMPFILE; it is a CREATE of no name, which its flags tell. */
-static uint32_t known_opcode(uint32_t opcode)
-{
-	return opcode == SHIM_TMPFILE ? FUSE_CREATE : opcode;
-}
 
 static void on_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
@@ -130,6 +153,39 @@ static int shim_reply_attributes(fuse_req_t req, const char *attributes, unsigne
 	struct fuse_attr_out out = { .attr_valid = timeout };
 
 	memcpy(&out.attr, attributes, sizeof out.attr);
+	return fuse_reply_buf(req, (const char *)&out, sizeof out);
+}
+
+static struct statx_timestamp moment(uint64_t seconds, uint32_t ns)
+{
+	return (struct statx_timestamp){ .tv_sec = (int64_t)seconds, .tv_nsec = ns };
+}
+
+/* Answer STATX: the kernel asks for it when somebody wants to know when a file was made. */
+static int shim_reply_statx(fuse_req_t req, const char *attributes, unsigned timeout,
+			    int64_t birth, unsigned birth_ns)
+{
+	struct shim_statx_out out = { .attr_valid = timeout };
+	struct fuse_attr told;
+
+	memcpy(&told, attributes, sizeof told);
+	out.stat = (struct statx){
+		.stx_mask = STATX_BASIC_STATS | STATX_BTIME,
+		.stx_blksize = told.blksize,
+		.stx_nlink = told.nlink,
+		.stx_uid = told.uid,
+		.stx_gid = told.gid,
+		.stx_mode = (uint16_t)told.mode,
+		.stx_ino = told.ino,
+		.stx_size = told.size,
+		.stx_blocks = told.blocks,
+		.stx_atime = moment(told.atime, told.atimensec),
+		.stx_btime = moment((uint64_t)birth, birth_ns),
+		.stx_ctime = moment(told.ctime, told.ctimensec),
+		.stx_mtime = moment(told.mtime, told.mtimensec),
+		.stx_rdev_major = major(told.rdev),
+		.stx_rdev_minor = minor(told.rdev),
+	};
 	return fuse_reply_buf(req, (const char *)&out, sizeof out);
 }
 

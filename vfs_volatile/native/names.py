@@ -76,6 +76,17 @@ def shim_on_getattr(req: Any, ino: int) -> None:
 
 
 @ffi.def_extern()  # type: ignore[untyped-decorator]
+def shim_on_statx(req: Any, ino: int) -> None:
+    try:
+        told = _told(answering.handlers.getattr(ino))
+        birth = divmod(answering.handlers.birth_ns(ino), _SECOND)
+    except Exception as error:
+        lib.fuse_reply_err(req, errno_of(error))
+    else:
+        lib.shim_reply_statx(req, *told, *birth)
+
+
+@ffi.def_extern()  # type: ignore[untyped-decorator]
 def shim_on_unlink(req: Any, parent: int, name: Any) -> None:
     try:
         answering.handlers.unlink(parent, ffi.string(name))
