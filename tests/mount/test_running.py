@@ -41,7 +41,7 @@ def root(tmp_path: Path) -> Iterator[Path]:
 def mount8(root: Path, fstab: str, then: str) -> subprocess.CompletedProcess[str]:
     """``mount DIR`` by a line of fstab and ``then``, in a namespace where it finds our command."""
     table, program = root.parent / "fstab", root.parent / "vfs-volatile"
-    table.write_text(f"none {root} fuse.vfs-volatile {fstab} 0 0\n")
+    table.write_text(f"cache {root} fuse.vfs-volatile {fstab} 0 0\n")
     program.write_text(f'#!/bin/sh\nexec env PYTHONPATH={ROOT} {shlex.join(command())} "$@"\n')
     program.chmod(0o755)
     script = (
@@ -62,13 +62,13 @@ def test_fstab_mounts_and_umount_unmounts(root: Path) -> None:
     done = mount8(
         root,
         options,
-        f"findmnt -n -o FSTYPE {root} && stat -c '%a %u %g' {root} && echo text >{root}/file &&"
-        f" cat {root}/file && getfattr --absolute-names --only-values"
+        f"findmnt -n -o SOURCE,FSTYPE {root} && stat -c '%a %u %g' {root} &&"
+        f" echo text >{root}/file && cat {root}/file && getfattr --absolute-names --only-values"
         f" -n user.vfs_volatile.budget {root} &&"
         f" trap - EXIT && umount {root}",
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "fuse.vfs-volatile\n1777 12 34\ntext\n1048576"
+    assert done.stdout == "cache  fuse.vfs-volatile\n1777 12 34\ntext\n1048576"
 
 
 def test_what_mount_is_told_wrong_is_said_in_one_line(root: Path) -> None:

@@ -53,7 +53,7 @@ def _from_mount(arguments: Sequence[str]) -> Sequence[str]:
     match arguments:
         case [source, directory, "-o", options] if not source.startswith("-"):
             if source not in command_names():
-                return ["mount", "-o", options, "--", directory]
+                return ["mount", "-o", f"fsname={source},{options}", "--", directory]
     return arguments
 
 

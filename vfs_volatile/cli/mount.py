@@ -17,7 +17,7 @@ from vfs_volatile.core.semantics import (
     Private,
     semantics_of,
 )
-from vfs_volatile.daemon.config import Access, Address, LogFormat, MountConfig
+from vfs_volatile.daemon.config import SUBTYPE, Access, Address, LogFormat, MountConfig
 from vfs_volatile.errors import UsageError
 from vfs_volatile.units import PAGE_SIZE, parse_size
 
@@ -143,6 +143,7 @@ def mount(
         uid=also.uid,
         gid=also.gid,
         mode=also.mode,
+        fsname=also.fsname or SUBTYPE,
     )
     if config.size < PAGE_SIZE:
         raise UsageError(f"--size {config.size} holds no page; give at least {PAGE_SIZE}")
@@ -206,7 +207,8 @@ def _arguments(config: MountConfig) -> list[str]:
     if config.metrics:
         arguments += ["--metrics", str(config.metrics)]
     arguments += ["--log-format", config.log_format]
-    options = [f"passthrough={config.passthrough}", *config.mount_options]
+    options = [f"passthrough={config.passthrough}", f"fsname={config.fsname}"]
+    options += config.mount_options
     options += [
         f"{name}={value}" for name in ("uid", "gid") if (value := getattr(config, name)) is not None
     ]

@@ -59,6 +59,12 @@ def _mode(text: str) -> int:
     return int(text, 8)
 
 
+def _source(text: str) -> str:
+    if not text or "\\" in text:  # libfuse takes that for an escape
+        raise ValueError("not a name; give one without backslashes")
+    return text
+
+
 PARSERS: dict[str, Callable[[str], object]] = {
     "budget": parse_size,
     "size": parse_size,
@@ -66,6 +72,7 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "uid": _owner,
     "gid": _owner,
     "mode": _mode,
+    "fsname": _source,
     **{name: _choice(choices) for name, choices in CHOICES.items()},
 }
 """What each option with a value takes. Raise ValueError."""
@@ -93,6 +100,7 @@ class MountOptions:
     uid: int | None = None
     gid: int | None = None
     mode: int | None = None
+    fsname: str | None = None
     passed_on: list[str] = field(default_factory=list)
 
 

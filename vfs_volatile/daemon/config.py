@@ -42,6 +42,9 @@ def parse_address(text: str) -> Address:
     return Address(host or "127.0.0.1", int(port))
 
 
+SUBTYPE = "vfs-volatile"
+"""The kernel's name for our type is ``fuse.`` and this."""
+
 Passthrough = Literal["auto", "off"]
 """May files take the direct path, if the kernel has it and we are privileged?"""
 
@@ -72,6 +75,8 @@ class MountConfig:
     mode: int | None = None
     """Of the root directory, as in tmpfs(5); None: ours, and 0755."""
     passthrough: Passthrough = "auto"
+    fsname: str = SUBTYPE
+    """What df(1) and findmnt(8) show as the source."""
 
     @property
     def sets_atime(self) -> bool:

@@ -24,7 +24,7 @@ import pyfuse3
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.semantics import Semantics
 from vfs_volatile.daemon import systemd
-from vfs_volatile.daemon.config import Address, MountConfig
+from vfs_volatile.daemon.config import SUBTYPE, Address, MountConfig
 from vfs_volatile.daemon.guardian import start_guardian
 from vfs_volatile.daemon.pressure import PressureGuard
 from vfs_volatile.daemon.psi import Triggers
@@ -63,8 +63,6 @@ if TYPE_CHECKING:
     from vfs_volatile.daemon.metrics import MetricsServer
 
 log = logging.getLogger(__name__)
-
-FSNAME = "vfs-volatile"
 
 _MAX_TASKS = 10_000
 """Requests served at a time. Some wait for others (an unmark for a write-back), so never few."""
@@ -308,8 +306,8 @@ def _mount(operations: Operations, config: MountConfig) -> None:
     """Make the mount. Raises UserError if it cannot be made."""
     options = {
         *pyfuse3.default_options,
-        f"fsname={FSNAME}",
-        f"subtype={FSNAME}",
+        f"fsname={config.fsname}",
+        f"subtype={SUBTYPE}",
         *config.mount_options,
     }
     if config.allow_other:
