@@ -95,7 +95,8 @@ class Control:
         check_range(start, length, mode, behavior)
         if not _few(space, [length]):
             return None
-        purged = self._change_at_once(space, [start], [length], mode, behavior, tid)
+        asked = FvrangeVec(mode, behavior, [start], [length])
+        purged = self._change_at_once(space, asked, tid)
         return purged[0] if purged else None
 
     def ioctl_at_once(self, handle: Handle, command: int, data: bytes, tid: int) -> bytes | None:
@@ -113,9 +114,7 @@ class Control:
             _check_vec(vec)
             if not vec.starts or not _few(space, vec.lengths):
                 return None
-            purged = self._change_at_once(
-                space, vec.starts, vec.lengths, vec.mode, vec.behavior, tid
-            )
+            purged = self._change_at_once(space, vec, tid)
             return vec._replace(purged=purged).pack() if purged else None
         return None
 
@@ -126,25 +125,18 @@ class Control:
             return None
         return space
 
-    def _change_at_once(
-        self,
-        space: AddressSpace,
-        starts: Sequence[int],
-        lengths: Sequence[int],
-        mode: int,
-        behavior: int,
-        tid: int,
-    ) -> list[int]:
+    def _change_at_once(self, space: AddressSpace, asked: FvrangeVec, tid: int) -> list[int]:
         """Mark or unmark; the bytes of each span found purged. Empty if that has to wait."""
+        starts, lengths = asked.starts, asked.lengths
         self._addressed.catch_up()
-        if mode == ioctls.VRANGE_VOLATILE:
-            space.require_honoured(behavior)
-            purged = space.mark_many(starts, lengths, behavior)
+        if asked.mode == ioctls.VRANGE_VOLATILE:
+            space.require_honoured(asked.behavior)
+            purged = space.mark_many(starts, lengths, asked.behavior)
         elif space.volatility.purged and any(map(space.zeroed_by_unmark, starts, lengths)):
             return []
         else:
             purged = space.unmark_many(starts, lengths)
-        self._record(space, starts, lengths, mode, behavior, sum(purged), tid)
+        self._record(space, asked, sum(purged), tid)
         self._direct.marked()
         return purged
 
@@ -171,7 +163,7 @@ class Control:
         if command == ioctls.FVRANGE_IOC_VEC:
             vec = FvrangeVec.unpack(data)
             _check_vec(vec)
-            found = await self._change(space, vec.starts, vec.lengths, vec.mode, vec.behavior, tid)
+            found = await self._change(space, vec, tid)
             return vec._replace(purged=found).pack()
         args = FvrangeArgs.unpack(data)
         if command == ioctls.FVRANGE_IOC_MAP:
@@ -179,9 +171,8 @@ class Control:
         match command:
             case ioctls.FVRANGE_IOC_FVRANGE:
                 check_range(args.start, args.length, args.mode, args.behavior)
-                (purged,) = await self._change(
-                    space, [args.start], [args.length], args.mode, args.behavior, tid
-                )
+                asked = FvrangeVec(args.mode, args.behavior, [args.start], [args.length])
+                (purged,) = await self._change(space, asked, tid)
             case ioctls.FVRANGE_IOC_PURGE:
                 purged = await self._purge(space, args)
             case _:
@@ -199,45 +190,28 @@ class Control:
         handle.told()  # also if there is none
         return FvrangeInfo(*space.next_run(FvrangeInfo.unpack(data).start)).pack()
 
-    async def _change(
-        self,
-        space: AddressSpace,
-        starts: Sequence[int],
-        lengths: Sequence[int],
-        mode: int,
-        behavior: int,
-        tid: int,
-    ) -> list[int]:
+    async def _change(self, space: AddressSpace, asked: FvrangeVec, tid: int) -> list[int]:
         """Mark or unmark, all or nothing; the bytes of each span found purged.
 
         At one moment, unless they meet thousands of ranges.
         """
-        parts = [(space, span) for span in zip(starts, lengths, strict=True)]
-        if mode == ioctls.VRANGE_VOLATILE:
-            space.require_honoured(behavior)
-            purged = await self._purges.mark(parts, behavior)
+        parts = [(space, span) for span in zip(asked.starts, asked.lengths, strict=True)]
+        is_mark = asked.mode == ioctls.VRANGE_VOLATILE
+        if is_mark:
+            space.require_honoured(asked.behavior)
+            purged = await self._purges.mark(parts, asked.behavior)
         else:
             purged = await self._purges.unmark(parts)
         if parts:
-            self._record(space, starts, lengths, mode, behavior, sum(purged), tid)
-        if mode == ioctls.VRANGE_VOLATILE:
-            purged = await self._aids.after_mark(parts, purged)
-        return purged
+            self._record(space, asked, sum(purged), tid)
+        return await self._aids.after_mark(parts, purged) if is_mark else purged
 
-    def _record(
-        self,
-        space: AddressSpace,
-        starts: Sequence[int],
-        lengths: Sequence[int],
-        mode: int,
-        behavior: int,
-        purged: int,
-        tid: int,
-    ) -> None:
-        if mode == ioctls.VRANGE_VOLATILE:
-            self._journal.record("mark", space, starts, lengths, behavior=behavior, tid=tid)
+    def _record(self, space: AddressSpace, asked: FvrangeVec, purged: int, tid: int) -> None:
+        record, starts, lengths = self._journal.record, asked.starts, asked.lengths
+        if asked.mode == ioctls.VRANGE_VOLATILE:
+            record("mark", space, starts, lengths, behavior=asked.behavior, tid=tid)
         else:
-            self._journal.record("unmark", space, starts, lengths, purged=purged, tid=tid)
+            record("unmark", space, starts, lengths, purged=purged, tid=tid)
 
     async def _purge(self, space: AddressSpace, args: FvrangeArgs) -> int:
         if args.mode or args.behavior or args.start + args.length > ioctls.U64_MAX:
