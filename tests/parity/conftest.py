@@ -57,6 +57,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Play on both paths what has to do with data, or the attributes that change with them."""
     kind = metafunc.module.__name__.rpartition("test_")[2]
     if "ours" in metafunc.fixturenames and kind in (
+        "acls",
         "data",
         "mappings",
         "permissions",

@@ -117,7 +117,9 @@ def is_empty(here: Path) -> bool:
     return eventually(lambda: (found := os.statvfs(here)).f_bfree == found.f_blocks)
 
 
-def as_user(scene: Scene, at: Path, uid: int = USER, gid: int = USER) -> list[Any]:
+def as_user(
+    scene: Scene, at: Path, uid: int = USER, gid: int = USER, groups: Iterable[int] = ()
+) -> list[Any]:
     """What an ordinary user sees of ``scene``, played in a child process below ``.``.
 
     The way to the mount leads through directories of pytest that are root's alone.
@@ -125,7 +127,7 @@ def as_user(scene: Scene, at: Path, uid: int = USER, gid: int = USER) -> list[An
 
     def child() -> list[object]:
         os.chdir(at)
-        os.setgroups([])
+        os.setgroups(list(groups))
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
         return list(scene(Path()))

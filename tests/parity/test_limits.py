@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import os
 import re
@@ -16,6 +17,7 @@ from tests.parity import (
 )
 from tests.parity.limits import ROWS, limit
 from tests.parity.sides import as_user, attempt, made, opened
+from tests.support.acls import DEFAULT, acl
 from tests.support.files import FALLOC_FL_ZERO_RANGE, fallocate
 from tests.support.mount import MountFactory, run
 from tests.support.waiting import PATIENCE
@@ -82,6 +84,19 @@ def test_epoll_takes_files(here: Path) -> object:
 def test_reserved_attributes(here: Path) -> object:
     path, name = made(here / "file"), "user.fvrange.other"
     return attempt(os.getxattr, path, name), attempt(os.setxattr, path, name, b"1")
+
+
+@limit("room for ACLs", ours=[1, 1], tmpfs=[0, 0])
+def test_access_control_lists_take_room(here: Path) -> object:
+    """Set on a directory, or inherited; simple_set_acl in linux/fs/posix_acl.c counts nothing."""
+    (here / "dir").mkdir()
+    value = acl("u:rwx,u5:rwx,g:," + "".join(f"g{gid}:r," for gid in range(1, 100)) + "m:rwx,o:")
+    free = [os.statvfs(here).f_favail]
+    os.setxattr(here / "dir", DEFAULT, value)
+    free.append(os.statvfs(here).f_favail)
+    made(here / "dir/file")
+    free.append(os.statvfs(here).f_favail + 1)
+    return [before - after for before, after in itertools.pairwise(free)]
 
 
 ROWS.append("`mount -o remount,ro`")

@@ -21,6 +21,7 @@ from tests.parity.calls import (
 from tests.parity.limits import limit
 from tests.parity.sides import as_user, attempt, in_child, is_empty, made, opened
 from tests.parity.test_permissions import OTHER, owned
+from tests.support.acls import ACCESS, acl
 from tests.support.files import fallocate
 
 PAGE = 4096
@@ -35,16 +36,18 @@ def test_seals(here: Path) -> object:
         return attempt(fcntl.fcntl, fd, F_GET_SEALS), attempt(fcntl.fcntl, fd, F_ADD_SEALS, 1)
 
 
-@limit("POSIX ACLs", ours=("ENOTSUP", True), tmpfs=(None, True))
-def test_access_control_lists(here: Path) -> object:
-    user_obj, user, group_obj, mask, other = 1, 2, 4, 16, 32  # <linux/posix_acl.h>
-    entries = ((user_obj, 6, -1), (user, 7, 5), (group_obj, 4, -1), (mask, 7, -1), (other, 4, -1))
-    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
-    path, name = made(here / "file"), "system.posix_acl_access"
-    return attempt(os.setxattr, path, name, acl), attempt(os.getxattr, path, name) in (
-        "ENOTSUP",
-        acl,
-    )
+@limit(
+    "ACLs of more than 511 entries", ours=[(None, True), ("E2BIG", False)], tmpfs=[(None, True)] * 2
+)
+def test_long_access_control_lists(here: Path) -> object:
+    """fuse_set_acl in linux/fs/fuse/acl.c has a page for it."""
+    seen = []
+    for named in (511 - 4, 511 - 3):
+        users = "".join(f"u{uid}:rx," for uid in range(1, named + 1))
+        path, value = made(here / f"{named}"), acl(f"u:rwx,{users}g:,m:rwx,o:")
+        answer = attempt(os.setxattr, path, ACCESS, value)
+        seen.append((answer, attempt(os.getxattr, path, ACCESS) == value))
+    return seen
 
 
 @limit("inode flags", ours=("ENOTTY", "ENOTTY"), tmpfs=("ok", "ok"))

@@ -23,6 +23,7 @@ from hypothesis.stateful import (
 from tests.parity.calls import renameat2
 from tests.parity.machine import TwoSides
 from tests.parity.sides import Sides, attempt, look
+from tests.support.acls import ACCESS, DEFAULT, acl
 from tests.support.files import fallocate
 from tests.support.mount import Mount
 
@@ -41,7 +42,11 @@ LENGTHS = st.one_of(st.sampled_from([0, PAGE, 2 * PAGE]), st.integers(0, 3 * PAG
 FLAGS = st.sampled_from(
     [os.O_CREAT, os.O_CREAT | os.O_EXCL, os.O_CREAT | os.O_TRUNC, os.O_APPEND, 0, os.O_NOFOLLOW]
 )
-ATTRIBUTES = st.sampled_from(["user.a", "user.b", "trusted.a", "security.a"])
+ATTRIBUTES = st.sampled_from(["user.a", "user.b", "trusted.a", "security.a", ACCESS, DEFAULT])
+LISTS = st.sampled_from(
+    ["u:rw,g:r,o:", "u:rwx,u5:rw,g:r,m:rwx,o:r", "u:rwx,u6:,g:rx,g6:w,m:rx,o:x", "u:r,g:rw,m:,o:"]
+).map(acl)
+"""Access control lists."""
 
 
 class Replica:
@@ -129,6 +134,11 @@ class Machine(TwoSides[Replica]):
 
     def __init__(self, sides: Sides, mount: Mount) -> None:
         super().__init__(sides, mount, Replica)
+        self.umask_before = os.umask(0o022)
+
+    def teardown(self) -> None:
+        os.umask(self.umask_before)
+        super().teardown()
 
     @initialize(may_allocate=st.booleans())
     def choose(self, may_allocate: bool) -> None:
@@ -222,6 +232,15 @@ class Machine(TwoSides[Replica]):
     def set_attribute(self, number: int, key: str, value: bytes, flags: int) -> None:
         name = self.known(number)
         self.same(lambda side: side.on_name(os.setxattr, name, key, value, flags))
+
+    @rule(number=KNOWN, key=st.sampled_from([ACCESS, DEFAULT]), value=LISTS)
+    def set_list(self, number: int, key: str, value: bytes) -> None:
+        name = self.known(number)
+        self.same(lambda side: side.on_name(os.setxattr, name, key, value))
+
+    @rule(umask=st.sampled_from([0, 0o022, 0o277]))
+    def set_umask(self, umask: int) -> None:
+        os.umask(umask)
 
     @rule(number=KNOWN, key=ATTRIBUTES)
     def remove_attribute(self, number: int, key: str) -> None:

@@ -61,15 +61,19 @@ static unsigned char *noise(size_t size)
 
 static void request(int near, int far)
 {
-	static const uint32_t codes[] = { FUSE_INIT, FUSE_SETATTR, FUSE_WRITE, FUSE_IOCTL, 0 };
+	static const uint32_t codes[] = { FUSE_INIT, FUSE_SETATTR, FUSE_WRITE, FUSE_IOCTL, 0,
+		FUSE_SETXATTR };
 	size_t size = 1 + below(200), room = below(4) ? size : 1 + below(size);
 	unsigned char *sent = noise(size), *buffer = malloc(room);
 
 	if (size >= sizeof(struct fuse_in_header) && below(8))
-		((struct fuse_in_header *)sent)->opcode = codes[below(5)];
+		((struct fuse_in_header *)sent)->opcode = codes[below(6)];
 	if (send(near, sent, size, 0) != (ssize_t)size)
 		abort();
-	if (on_read(far, buffer, room, NULL) != (ssize_t)room)
+	/* Of a SETXATTR libfuse does not know all that may come, so it is made shorter. */
+	ssize_t got = on_read(far, buffer, room, NULL);
+	const uint32_t *length = (const void *)buffer;
+	if (got != (ssize_t)room && (got != (ssize_t)room - 8 || *length != got))
 		abort();
 	free(sent);
 	free(buffer);
@@ -122,6 +126,7 @@ int main(int count, char **arguments)
 	srand(1);
 	for (long round = atol(arguments[1]); round; round--) {
 		wants_passthrough = (int)below(2);
+		has_setxattr_ext = (int)below(2);
 		request(ends[0], ends[1]);
 		answer(null);
 		name();

@@ -12,13 +12,15 @@ from pyfuse3 import InodeT, RequestContext, XAttrNameT
 
 from vfs_volatile.abi import xattrs
 from vfs_volatile.errors import SyscallError
+from vfs_volatile.fs import acls
 from vfs_volatile.fs.answers import Answers, space_of
 from vfs_volatile.fs.attributes import is_private
 from vfs_volatile.fs.inode import Inode
+from vfs_volatile.processes.identity import keeps_set_group_id
 
 
 class ExtendedAttributes(Answers):
-    """user.fvrange.* and user.vfs_volatile.*, and all others."""
+    """user.fvrange.* and user.vfs_volatile.*, access control lists, and all others."""
 
     # ---- the control interface, from the shim ----
 
@@ -54,12 +56,17 @@ class ExtendedAttributes(Answers):
         self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext
     ) -> None:
         found = self._tree.get(inode)
+        if name in acls.NAMES:
+            keeps = not shim.kills_set_group_id()
+            acls.give(self._tree, found, bytes(name), value, keeps_set_group_id=keeps)
+            return
         _require_namespace(name)
         self._tree.set_attribute(found, bytes(name), value)
 
     async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
         found = self._tree.get(inode)
-        _require_namespace(name)
+        if name not in acls.NAMES:
+            _require_namespace(name)
         try:
             return found.xattrs[name]
         except KeyError:
@@ -73,6 +80,10 @@ class ExtendedAttributes(Answers):
 
     async def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:
         found = self._tree.get(inode)
+        if name in acls.NAMES:
+            keeps = keeps_set_group_id(ctx.pid, found.gid)  # of this the kernel tells nothing
+            acls.take_away(self._tree, found, bytes(name), keeps_set_group_id=keeps)
+            return
         _require_namespace(name)
         self._tree.remove_attribute(found, bytes(name))
 

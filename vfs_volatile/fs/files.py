@@ -41,7 +41,7 @@ class Files(Answers):
         self, parent: int, name: bytes, mode: int, flags: int, caller: shim.Caller
     ) -> tuple[shim.Attributes, shim.Opened]:
         mode |= stat.S_IFREG
-        inode = self._tree.create(parent, name, mode, caller.uid, caller.gid)
+        inode = self._tree.create(parent, name, mode, caller.uid, caller.gid, umask=caller.umask)
         try:
             return self._created(inode, flags, caller)
         except BaseException:
@@ -52,7 +52,7 @@ class Files(Answers):
         self, parent: int, mode: int, flags: int, caller: shim.Caller
     ) -> tuple[shim.Attributes, shim.Opened]:
         """O_TMPFILE. Raises SyscallError."""
-        inode = self._tree.create_unnamed(parent, mode, caller.uid, caller.gid)
+        inode = self._tree.create_unnamed(parent, mode, caller.uid, caller.gid, caller.umask)
         return self._created(inode, flags, caller)
 
     def release(self, fh: int) -> Coroutine[Any, Any, None] | None:  # type: ignore[override]

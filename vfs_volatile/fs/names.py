@@ -25,6 +25,7 @@ from pyfuse3 import (
 )
 
 from vfs_volatile.errors import SyscallError
+from vfs_volatile.fs import acls
 from vfs_volatile.fs.answers import NOTHING, Answers, attributes, entry, space_of
 from vfs_volatile.fs.inode import FIRST_COOKIE, Inode
 from vfs_volatile.fs.tree import NAME_MAX
@@ -61,12 +62,18 @@ class Names(Answers):
     async def mknod(
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
     ) -> EntryAttributes:
-        return self._found(self._tree.create(parent_inode, name, mode, ctx.uid, ctx.gid, rdev=rdev))
+        return self._found(
+            self._tree.create(
+                parent_inode, name, mode, ctx.uid, ctx.gid, umask=ctx.umask, rdev=rdev
+            )
+        )
 
     async def mkdir(
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext
     ) -> EntryAttributes:
-        return self._found(self._tree.create(parent_inode, name, mode, ctx.uid, ctx.gid))
+        return self._found(
+            self._tree.create(parent_inode, name, mode, ctx.uid, ctx.gid, umask=ctx.umask)
+        )
 
     async def symlink(
         self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext
@@ -147,6 +154,7 @@ class Names(Answers):
             found.touch_written()
         if fields.update_mode:
             found.mode = stat.S_IFMT(found.mode) | stat.S_IMODE(attr.st_mode)
+            acls.follow_mode(found)
         if kills_privileges:
             found.mode = without_privileges(found.mode)
         if fields.update_uid:

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable
 from itertools import count
 
+from vfs_volatile.core import acl
 from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import PageStore
@@ -91,15 +92,17 @@ class Tree:
 
     def create(
         self, parent: int, name: bytes, mode: int, uid: int, gid: int, *,
-        rdev: int = 0, target: bytes = b"",
+        umask: int = 0, rdev: int = 0, target: bytes = b"",
     ) -> Inode:  # fmt: skip
         """A new inode of the type in ``mode``, under a free name.
+
+        ``umask`` counts where the directory has no default access control list.
 
         Raises SyscallError: EEXIST, ENAMETOOLONG, ENOENT (the directory was removed), ENOSPC.
         """
         above, entries = self._writable_directory(parent)
         self._require_free(entries, name)
-        inode = self._new_in(above, mode, uid, gid)
+        inode = self._new_in(above, mode, uid, gid, umask)
         inode.rdev = rdev
         inode.target = target
         if stat.S_ISDIR(mode):
@@ -110,10 +113,10 @@ class Tree:
         above.touch_written()
         return inode
 
-    def create_unnamed(self, parent: int, mode: int, uid: int, gid: int) -> Inode:
+    def create_unnamed(self, parent: int, mode: int, uid: int, gid: int, umask: int = 0) -> Inode:
         """A new file in a directory, without a name (O_TMPFILE). Raises SyscallError(ENOSPC)."""
         above, _ = self.directory(parent)
-        inode = self._new_in(above, stat.S_IFREG | mode, uid, gid)
+        inode = self._new_in(above, stat.S_IFREG | mode, uid, gid, umask)
         inode.nlink = 0
         inode.linkable = True
         return inode
@@ -196,7 +199,7 @@ class Tree:
                 goal.nlink -= 1
             self._dropped_name(replaced)
         if flags & RENAME_WHITEOUT:
-            source_entries.add(old_name, self._new_in(source, stat.S_IFCHR, *caller))
+            source_entries.add(old_name, self._new_in(source, stat.S_IFCHR, *caller, umask=0))
         self._moved(moved, source, goal)
         source.touch_written()
         goal.touch_written()
@@ -210,7 +213,7 @@ class Tree:
     def set_attribute(self, inode: Inode, name: bytes, value: bytes) -> None:
         """Set an extended attribute of an inode. Raises SyscallError(ENOSPC)."""
         old = inode.xattrs.get(name)
-        added = len(value) - len(old) if old is not None else _ATTRIBUTE_BYTES + len(name + value)
+        added = len(value) - len(old) if old is not None else _attribute_bytes(name, value)
         if added > self.free_inodes * _INODE_BYTES:
             raise SyscallError(errno.ENOSPC)
         self._attribute_bytes += added
@@ -222,7 +225,7 @@ class Tree:
         value = inode.xattrs.pop(name, None)
         if value is None:
             raise SyscallError(errno.ENODATA)
-        self._attribute_bytes -= _ATTRIBUTE_BYTES + len(name + value)
+        self._attribute_bytes -= _attribute_bytes(name, value)
         inode.touch_changed()
 
     def forget(self, number: int, lookups: int) -> None:
@@ -234,23 +237,26 @@ class Tree:
 
     # ---- helpers ----
 
-    def _require_inode(self) -> None:
-        if not self.free_inodes:
+    def _require_inode(self, attribute_bytes: int = 0) -> None:
+        if self.free_inodes * _INODE_BYTES < _INODE_BYTES + attribute_bytes:
             raise SyscallError(errno.ENOSPC)
 
-    def _new(self, mode: int, uid: int, gid: int) -> Inode:
-        self._require_inode()
+    def _new(self, mode: int, uid: int, gid: int, attribute_bytes: int = 0) -> Inode:
+        self._require_inode(attribute_bytes)
+        self._attribute_bytes += attribute_bytes
         inode = Inode(next(self._numbers), mode, uid, gid)
         self.inodes[inode.number] = inode
         return inode
 
-    def _new_in(self, above: Inode, mode: int, uid: int, gid: int) -> Inode:
+    def _new_in(self, above: Inode, mode: int, uid: int, gid: int, umask: int) -> Inode:
         """A new inode with what it takes from the directory it is made in."""
         if above.mode & stat.S_ISGID:
             gid = above.gid
             if stat.S_ISDIR(mode):
                 mode |= stat.S_ISGID
-        inode = self._new(mode, uid, gid)
+        mode, lists = _inherited(above, mode, umask)
+        inode = self._new(mode, uid, gid, sum(_attribute_bytes(*each) for each in lists.items()))
+        inode.xattrs.update(lists)
         if stat.S_ISREG(mode):
             inode.space = AddressSpace(inode.number, self._memory, self._make_store())
         return inode
@@ -317,3 +323,25 @@ class Tree:
             inode.directory = None  # it refers to its inode: a garbage collector would have to come
             if inode.space is not None:
                 self._clear_away(inode.space)
+
+
+def _attribute_bytes(name: bytes, value: bytes) -> int:
+    """What an extended attribute takes."""
+    return _ATTRIBUTE_BYTES + len(name) + len(value)
+
+
+def _inherited(above: Inode, mode: int, umask: int) -> tuple[int, dict[bytes, bytes]]:
+    """The mode of what is made in a directory, and the access control lists that it takes from it.
+
+    (posix_acl_create in linux/fs/posix_acl.c)
+    """
+    if stat.S_ISLNK(mode):
+        return mode, {}
+    default = above.xattrs.get(acl.DEFAULT)
+    if default is None:
+        return mode & ~umask, {}
+    mode, access = acl.inherited(default, mode)
+    lists = {acl.ACCESS: access} if access is not None else {}
+    if stat.S_ISDIR(mode):
+        lists[acl.DEFAULT] = default
+    return mode, lists

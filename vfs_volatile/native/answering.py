@@ -24,6 +24,8 @@ class Caller(NamedTuple):
     uid: int
     gid: int
     tid: int
+    umask: int
+    """0 unless something is made: then it is for us to apply."""
 
 
 class Opened(NamedTuple):
@@ -181,7 +183,7 @@ def shim_on_interrupt(req: Any) -> None:
 
 
 def caller_of(req: Any) -> Caller:
-    return Caller(lib.shim_uid(req), lib.shim_gid(req), lib.shim_tid(req))
+    return Caller(lib.shim_uid(req), lib.shim_gid(req), lib.shim_tid(req), lib.shim_umask(req))
 
 
 def text_of(name: Any) -> str:

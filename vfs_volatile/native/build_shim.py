@@ -7,7 +7,7 @@ from pathlib import Path
 from cffi import FFI
 
 SOURCES = ("shim.c", "procmap.c", "kcmp.c")
-INCLUDED = ("data.c", "names.c", "ranges.c", "receiving.c", "session.c", "../fvrange.h")
+INCLUDED = ("acl.c", "data.c", "names.c", "ranges.c", "receiving.c", "session.c", "../fvrange.h")
 """By those."""
 
 ffi = FFI()
@@ -48,9 +48,11 @@ ffi.cdef(
     int shim_backing_open(int fd);
     int shim_backing_close(int id);
     int shim_kills_privileges(void);
+    int shim_kills_set_group_id(void);
     unsigned shim_uid(fuse_req_t req);
     unsigned shim_gid(fuse_req_t req);
     int shim_tid(fuse_req_t req);
+    unsigned shim_umask(fuse_req_t req);
     void shim_end_turn(void);
     void shim_set_hurry(int on);
     void shim_watch_interrupt(fuse_req_t req);

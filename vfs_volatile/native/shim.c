@@ -23,6 +23,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "acl.c"
 #include "data.c"
 #include "ranges.c"
 #include "receiving.c"
@@ -77,6 +78,8 @@ static void on_init(void *userdata, struct fuse_conn_info *conn)
 	/* Nobody but the kernel changes data: a new mtime or size must not empty its page cache. */
 	conn->want &= ~(unsigned)FUSE_CAP_AUTO_INVAL_DATA;
 	conn->want |= conn->capable & (FUSE_CAP_EXPLICIT_INVAL_DATA | FUSE_CAP_SPLICE_WRITE);
+	/* A umask does not count where a default access control list is: that we know. */
+	conn->want |= conn->capable & (FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK);
 }
 
 static ssize_t on_read(int fd, void *buffer, size_t size, void *userdata)
@@ -98,6 +101,8 @@ static ssize_t on_read(int fd, void *buffer, size_t size, void *userdata)
 		init.flags2 = asks->flags & FUSE_INIT_EXT ? asks->flags2 : 0;
 	} else if (head->opcode == FUSE_SETATTR && got >= (ssize_t)(sizeof *head + sizeof *sets)) {
 		kills_privileges = !!(sets->valid & FATTR_KILL_SUIDGID);
+	} else if (head->opcode == FUSE_SETXATTR) {
+		return shorten_setxattr(head, got);
 	}
 	return got;
 }
@@ -110,6 +115,10 @@ static void amend_init(struct fuse_init_out *answer)
 {
 	if (init.flags & FUSE_HANDLE_KILLPRIV_V2)
 		answer->flags |= FUSE_HANDLE_KILLPRIV_V2;
+	if (init.flags & SHIM_INIT_SETXATTR_EXT) {
+		answer->flags |= SHIM_INIT_SETXATTR_EXT;
+		has_setxattr_ext = 1;
+	}
 	if (answer->max_write > WRITE_MOST)
 		answer->max_write = WRITE_MOST;
 	/* The kernel takes the lesser of this and what its bdi says (/sys/class/bdi). */
@@ -190,10 +199,14 @@ static int is_control(fuse_ino_t ino, const char *name)
 	       (ino == FUSE_ROOT_ID && strncmp(name, of_mounts, sizeof of_mounts - 1) == 0);
 }
 
-/* The kernel asks for this before every write(2); as long as no file has it, that need not cost. */
+/*
+ * The kernel asks for a capability before every write(2), and for an access control list before
+ * whoever does not own a file may use it; as long as no file has any, that need not cost.
+ */
 static void on_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
-	if (!capabilities && strcmp(name, "security.capability") == 0) {
+	if ((!capabilities && strcmp(name, "security.capability") == 0) ||
+	    (!has_acls && is_acl(name))) {
 		at_once = 1;
 		fuse_reply_err(req, ENODATA);
 	} else if (is_control(ino, name)) {
@@ -208,6 +221,8 @@ static void on_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const 
 {
 	if (strcmp(name, "security.capability") == 0)
 		capabilities = 1;
+	if (is_acl(name))
+		has_acls = 1;
 	if (is_control(ino, name))
 		shim_on_set_control(req, ino, name, value, size);
 	else
@@ -339,6 +354,11 @@ static unsigned shim_uid(fuse_req_t req)
 static unsigned shim_gid(fuse_req_t req)
 {
 	return fuse_req_ctx(req)->gid;
+}
+
+static unsigned shim_umask(fuse_req_t req)
+{
+	return fuse_req_ctx(req)->umask;
 }
 
 static int shim_tid(fuse_req_t req)

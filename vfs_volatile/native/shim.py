@@ -85,6 +85,16 @@ def kills_privileges() -> bool:
     return bool(lib.shim_kills_privileges())
 
 
+def kills_set_group_id() -> bool:
+    """Does the SETXATTR that has just arrived ask for the set-group-ID bit to be cleared?
+
+    So it does when it sets an access control list, and its caller is not of the group.
+
+    To be asked before the first await. (FUSE_SETXATTR_ACL_KILL_SGID, which libfuse does not know)
+    """
+    return bool(lib.shim_kills_set_group_id())
+
+
 def end_turn() -> None:
     """Let other tasks run after the request under way; else that may wait for some more requests.
 

@@ -11,6 +11,7 @@ _PARENT, _BORN, _STACK = 4, 22, 28
 """Fields of ``stat``, counted from 1 (proc_pid_stat(5))."""
 _NLINK_OF_ONE = 3
 """Links of the directory ``task`` of a process with one thread."""
+_CAP_FSETID = 4
 
 
 class ProcessId(NamedTuple):
@@ -104,3 +105,21 @@ def process_of_thread(tid: int) -> int | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     return int(status.partition(b"\nTgid:")[2].split(None, 1)[0])
+
+
+def keeps_set_group_id(tid: int, gid: int) -> bool:
+    """Is thread ``tid`` in a group, or may it set set-group-ID bits for any (capabilities(7))?
+
+    No if it has ended, or cannot be seen from here. (in_group_or_capable in linux/fs/attr.c)
+    """
+    try:
+        with open(f"/proc/{tid}/status", "rb") as file:
+            status = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+    def field(name: bytes) -> list[bytes]:
+        return status.partition(b"\n" + name + b":")[2].partition(b"\n")[0].split()
+
+    groups = {int(group) for group in (*field(b"Gid")[3:], *field(b"Groups"))}
+    return gid in groups or bool(int(field(b"CapEff")[0], 16) >> _CAP_FSETID & 1)
