@@ -64,7 +64,7 @@ REFUSALS = (OSError, MemoryError)
 """What calls raise when the system refuses something."""
 
 
-_MENDS = {
+MENDS = {
     EAGAIN: "raise ulimit -u, or TasksMax of the unit",
     EMFILE: "raise ulimit -n, or LimitNOFILE of the unit",
     ENFILE: "raise the sysctl fs.file-max",
@@ -93,7 +93,7 @@ def refusal_text(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     at = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
     number = error.errno if isinstance(error, OSError) else ENOMEM
-    mend = f"; {_MENDS[number]}" if number in _MENDS else ""
+    mend = f"; {MENDS[number]}" if number in MENDS else ""
     return f"the system refused: {refusal_reason(error)}{at}{mend}"
 
 

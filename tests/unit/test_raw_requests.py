@@ -15,6 +15,14 @@ PROGRAM = r"""
 #pragma GCC diagnostic ignored "-Wunused-function"
 #define Py_BEGIN_ALLOW_THREADS {
 #define Py_END_ALLOW_THREADS }
+#include <stddef.h>
+typedef int PyGILState_STATE;
+static int PyGILState_Ensure(void) { return 0; }
+static void PyGILState_Release(int state) {}
+void *malloc(size_t);
+void free(void *);
+static void *PyObject_Malloc(size_t size) { return malloc(size); }
+static void PyObject_Free(void *old) { free(old); }
 #include "shim.c"
 #include <stdlib.h>
 #include <stdio.h>
@@ -24,6 +32,11 @@ static int64_t shim_on_fvrange(uint64_t h, uint64_t s, uint64_t l, unsigned m, u
 {
 	return rand() % 3 - 1 ? rand() - RAND_MAX / 2 : SHIM_LATER;
 }
+
+void PyMem_GetAllocator(int domain, struct raw_allocator *found) {}
+void PyMem_SetAllocator(int domain, struct raw_allocator *given) {}
+void PyObject_GetArenaAllocator(struct arena_allocator *found) {}
+void PyObject_SetArenaAllocator(struct arena_allocator *given) {}
 
 #define STUB(name, ...) static void name(__VA_ARGS__) {}
 STUB(shim_on_ioctl, fuse_req_t r, uint64_t h, unsigned c, const void *i, size_t s, size_t o, int t)
@@ -40,6 +53,7 @@ STUB(shim_on_create, fuse_req_t r, uint64_t p, const char *n, unsigned m, int f)
 STUB(shim_on_tmpfile, fuse_req_t r, uint64_t p, unsigned m, int f)
 STUB(shim_on_read, fuse_req_t r, uint64_t h, size_t s, int64_t o)
 STUB(shim_on_write, fuse_req_t r, uint64_t h, const char *d, size_t s, int64_t o, int b, int l)
+STUB(shim_on_refusal, void)
 STUB(shim_on_interrupt, fuse_req_t r)
 STUB(shim_on_set_control, fuse_req_t r, uint64_t i, const char *n, const char *v, size_t s)
 STUB(shim_on_get_control, fuse_req_t r, uint64_t i, const char *n, size_t s)
@@ -106,6 +120,23 @@ static void name(void)
 	free(text);
 }
 
+/* Cut anywhere, or with no end to a name: a kind of request that is looked into. */
+static void shortage(void)
+{
+	static const uint32_t codes[] = { FUSE_SETXATTR, FUSE_WRITE, FUSE_IOCTL, FUSE_RELEASE };
+	static const uint32_t cmds[] = { FVRANGE_IOC_FVRANGE, FVRANGE_IOC_VEC, FVRANGE_IOC_NEXT };
+	size_t head = sizeof(struct fuse_in_header), size = head + below(100);
+	unsigned char *got = noise(size);
+	struct fuse_ioctl_in *asks = (void *)(got + head);
+
+	((struct fuse_in_header *)got)->opcode = codes[below(4)];
+	if (size >= head + sizeof *asks && below(2))
+		asks->cmd = cmds[below(3)];
+	if (slices_for((void *)got, size) > SLICES)
+		abort();
+	free(got);
+}
+
 /* The kernel makes them long enough; who does not believe it looks at no byte that is not there. */
 static void short_struct(void)
 {
@@ -130,6 +161,7 @@ int main(int count, char **arguments)
 		request(ends[0], ends[1]);
 		answer(null);
 		name();
+		shortage();
 		short_struct();
 	}
 	puts("done");

@@ -84,6 +84,7 @@ def serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
     Raises UserError if the mount cannot be made; ends the process if the daemon has a bug.
     """
     _calm_collector()
+    shim.keep_reserve()
     try:
         trio.run(_serve, config, on_ready)
     except UserError:

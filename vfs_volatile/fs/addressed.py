@@ -18,6 +18,7 @@ from vfs_volatile.fs.journal import Journal
 from vfs_volatile.fs.purges import Part, Purges, batches, merged_parts
 from vfs_volatile.fs.threads import run_in_thread
 from vfs_volatile.native.requests import will_be_answered
+from vfs_volatile.native.shortage import require_memory
 from vfs_volatile.processes.identity import ProcessId, identify, process_of_thread
 from vfs_volatile.processes.maps import OwnMount, Piece, parse_maps, pieces_at, read_maps
 from vfs_volatile.processes.openers import boot_ticks
@@ -115,6 +116,7 @@ class Addressed:
         next(steps, None)
         for _ in steps:
             await trio.lowlevel.checkpoint()
+            require_memory()
             self._comes_to_vote(process, space, again=True)
         return space.purged_bytes(*span)
 

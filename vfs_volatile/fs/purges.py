@@ -38,6 +38,7 @@ from vfs_volatile.fs.inode import Inode
 from vfs_volatile.fs.looks import Looks
 from vfs_volatile.fs.news import News
 from vfs_volatile.native.requests import will_be_answered
+from vfs_volatile.native.shortage import require_memory
 from vfs_volatile.units import PAGE_SIZE
 
 _BATCH_PAGES = (32 << 20) // PAGE_SIZE
@@ -145,6 +146,7 @@ class Purges:
             next(steps, None)
             for _ in steps:
                 await trio.lowlevel.checkpoint()
+                require_memory()
             purged.append(space.purged_bytes(*span))
             if number % AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()

@@ -9,6 +9,7 @@ from typing import TypeVar
 import trio
 
 from vfs_volatile.errors import UserError
+from vfs_volatile.native.shortage import make_room_for_thread
 
 T = TypeVar("T")
 _REFUSED = "can't start new thread"
@@ -22,14 +23,17 @@ async def run_in_thread(
     limiter: trio.CapacityLimiter | None = None,
 ) -> T:
     """trio.to_thread.run_sync. Raises OSError(EAGAIN) if there can be no thread."""
-    try:
-        return await trio.to_thread.run_sync(
-            call, *arguments, abandon_on_cancel=abandon_on_cancel, limiter=limiter
-        )
-    except RuntimeError as error:
-        if str(error) != _REFUSED:
-            raise
-        raise OSError(errno.EAGAIN, _REFUSED) from None
+    for has_reserve in (True, False):
+        try:
+            return await trio.to_thread.run_sync(
+                call, *arguments, abandon_on_cancel=abandon_on_cancel, limiter=limiter
+            )
+        except RuntimeError as error:
+            if str(error) != _REFUSED:
+                raise
+            if not has_reserve or not make_room_for_thread():
+                break
+    raise OSError(errno.EAGAIN, _REFUSED)
 
 
 def start_needed(start: Callable[[], object]) -> None:

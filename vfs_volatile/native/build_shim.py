@@ -7,7 +7,10 @@ from pathlib import Path
 from cffi import FFI
 
 SOURCES = ("shim.c", "procmap.c", "kcmp.c")
-INCLUDED = ("acl.c", "data.c", "names.c", "ranges.c", "receiving.c", "session.c", "../fvrange.h")
+INCLUDED = (
+    "acl.c", "admission.c", "data.c", "names.c", "ranges.c", "receiving.c", "reserve.c", "session.c",
+    "../fvrange.h",
+)  # fmt: skip
 """By those."""
 
 ffi = FFI()
@@ -57,12 +60,18 @@ ffi.cdef(
     void shim_set_hurry(int on);
     void shim_watch_interrupt(fuse_req_t req);
 
+    void shim_keep_reserve(const char *library_of_bitmaps);
+    int shim_is_memory_left(void);
+    int shim_give_for_thread(void);
+
     int shim_took_hold(void);
     int shim_invalidate(uint64_t ino, int64_t offset, int64_t length);
 
     #define SHIM_LATER ...
+    #define THREAD_STACK ...
 
     extern "Python" {
+        void shim_on_refusal(void);
         void shim_on_interrupt(fuse_req_t);
         void shim_on_set_control(fuse_req_t, uint64_t ino, const char *name, const char *value,
                                  size_t size);

@@ -113,8 +113,12 @@ void fuse_session_process_buf(struct fuse_session *se, const struct fuse_buf *bu
 	for (;;) {
 		int got;
 
-		at_once = 0;
-		real_process()(se, buf);
+		at_once = was_refused(se, buf);
+		if (!at_once) {
+			leaves = KEPT;
+			real_process()(se, buf);
+			leaves = 0;
+		}
 		if (!at_once || hurry || now_ns() > end)
 			return;
 		got = real_receive()(se, &next);

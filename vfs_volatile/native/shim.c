@@ -27,6 +27,8 @@
 #include "data.c"
 #include "ranges.c"
 #include "receiving.c"
+#include "reserve.c"
+#include "admission.c"
 #include "session.c"
 #include "names.c"
 

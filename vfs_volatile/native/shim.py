@@ -21,6 +21,7 @@ from vfs_volatile.native.answering import (
     install,
 )
 from vfs_volatile.native.library import lib
+from vfs_volatile.native.shortage import keep_reserve
 
 __all__ = [
     "NAME_SECONDS",
@@ -30,6 +31,7 @@ __all__ = [
     "Handlers",
     "Opened",
     "install",
+    "keep_reserve",
 ]
 
 

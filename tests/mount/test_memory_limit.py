@@ -1,0 +1,186 @@
+"""The daemon may have no more memory: requests fail with ENOMEM, and nothing else happens."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import random
+import resource
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from tests.parity.sides import attempt, in_child
+from tests.support.files import FALLOC_FL_KEEP_SIZE, content, fallocate
+from tests.support.fvrange import PAGE
+from tests.support.mount import Mount, MountFactory
+from vfs_volatile import VRANGE_VOLATILE, VRANGE_ZERO, fvrange_many
+
+ROUNDS = 300
+KNOWN = 6
+PAGES = 24
+HEADROOM = 1 << 20
+LARGE = 60_000
+ALLOWED = ("ENOMEM", "ENOENT", "EEXIST")
+"""ENOENT: what was to be renamed was not made; EEXIST: nor what should have been in its place."""
+
+
+@contextmanager
+def little_memory(mounted: Mount) -> Iterator[None]:
+    """The daemon may take HEADROOM bytes more than it has."""
+    pid = mounted.process.pid
+    limit = resource.prlimit(pid, resource.RLIMIT_AS)
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmSize:"):
+            has = int(line.split()[1]) << 10
+    resource.prlimit(pid, resource.RLIMIT_AS, (has + HEADROOM, limit[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_AS, limit)
+
+
+class Hammer:
+    """Calls of all kinds, at random, and what is known of files after them."""
+
+    def __init__(self, mounted: Mount, behavior: int) -> None:
+        self._root = mounted.path
+        self._behavior = behavior
+        self._random = random.Random(7)
+        self._numbers = count()
+        self._made: list[Path] = []
+        self.said: Counter[tuple[str, object]] = Counter()
+        self.known = [mounted.file(f"known{number}", PAGES) for number in range(KNOWN)]
+        self.purged: list[set[int]] = [set() for _ in self.known]
+        for file in self.known:
+            file.mark(0, PAGES // 2 * PAGE, behavior)
+        self.scratch = mounted.file("scratch", 1)
+        self.written: dict[int, bytes] = {}
+        """What write(2) has stored in the scratch file, by page."""
+
+    def rounds(self) -> None:
+        """In a process of its own: a store to a mount that has died ends it."""
+
+        def work() -> object:
+            for _ in range(ROUNDS):
+                self._round()
+            return self.said, self.purged, self.written
+
+        self.said, self.purged, self.written = in_child(work)
+
+    def _round(self) -> None:
+        for call in (self.create, self.make_directory, self.link, self.rename, self.unlink,
+                     self.set_attribute, self.write, self.allocate, self.store,
+                     self.mark, self.mark_many, self.unmark, self.read):  # fmt: skip
+            self._try(call)
+        if self._random.randrange(8) == 0:  # these take longer
+            self._try(self.purge)
+            self._try(self.list)
+
+    def _try(self, call: Callable[[], object]) -> None:
+        found = attempt(call)
+        failed = isinstance(found, str) and found.isupper()
+        self.said[call.__name__, found if failed else "done"] += 1
+
+    def create(self) -> None:
+        path = self._root / f"new{next(self._numbers)}"
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT))
+        self._made.append(path)
+
+    def make_directory(self) -> None:
+        (self._root / f"directory{next(self._numbers)}").mkdir()
+
+    def link(self) -> None:
+        os.link(self.scratch.path, self._root / f"link{next(self._numbers)}")
+
+    def rename(self) -> None:
+        if self._made:
+            path = self._made.pop(0)
+            path.rename(path.with_suffix(".old"))
+
+    def unlink(self) -> None:
+        if len(self._made) > 20:
+            self._made.pop().unlink()
+
+    def set_attribute(self) -> None:
+        os.setxattr(self.scratch.fd, f"user.a{next(self._numbers)}", b"v" * LARGE)
+
+    def list(self) -> None:
+        os.listdir(self._root)
+
+    def write(self) -> None:
+        page = self._random.randrange(1 << 20)
+        data = os.urandom(16) * (PAGE // 16)
+        if os.pwrite(self.scratch.fd, data, page * PAGE) == PAGE:
+            self.written[page] = data
+
+    def allocate(self) -> None:
+        fallocate(self.scratch.fd, FALLOC_FL_KEEP_SIZE, self._random.randrange(1 << 32), 4 * PAGE)
+
+    def store(self) -> None:
+        """The last page of a known file, again as it was; written back by msync(2)."""
+        file = self._random.choice(self.known)
+        with mmap.mmap(file.fd, PAGES * PAGE) as shared:
+            last = slice((PAGES - 1) * PAGE, PAGES * PAGE)
+            shared[last] = shared[last]
+            shared.flush()
+
+    def mark(self) -> None:
+        self.scratch.mark(self._random.randrange(1 << 20) * PAGE, PAGE, self._behavior)
+        self.scratch.unmark()
+
+    def mark_many(self) -> None:
+        first = self._random.randrange(1 << 20)
+        spans = [((first + 2 * page) * PAGE, PAGE) for page in range(200)]
+        fvrange_many(self.scratch.fd, spans, VRANGE_VOLATILE, self._behavior)
+
+    def unmark(self) -> None:
+        self.scratch.unmark()
+
+    def purge(self) -> None:
+        number = self._random.randrange(KNOWN)
+        page = self._random.randrange(PAGES)
+        self.known[number].purge(page * PAGE, PAGE)
+        if page < PAGES // 2:
+            self.purged[number].add(page)
+
+    def read(self) -> None:
+        file = self._random.choice(self.known)
+        file.cool()
+        assert os.pread(file.fd, PAGE, (PAGES - 1) * PAGE) == content(1, PAGES - 1)
+
+
+@pytest.mark.parametrize("options", [{}, {"access": "zero"}], ids=["cached", "passthrough"])
+def test_requests_fail_and_the_daemon_lives(mount: MountFactory, options: dict[str, str]) -> None:
+    mounted = mount(**options)
+    mounted.declared_stderr = True
+    hammer = Hammer(mounted, VRANGE_ZERO if options else 0)
+    with little_memory(mounted):
+        hammer.rounds()
+        refused = {what for (_, what) in hammer.said} - {"done"}
+        assert "ENOMEM" in refused
+        assert refused <= set(ALLOWED), hammer.said
+        assert hammer.said["create", "ENOMEM"] > ROUNDS // 2, "there is no memory for long"
+        assert hammer.said["unlink", "ENOMEM"] < hammer.said["unlink", "done"]
+        assert hammer.said["purge", "done"]
+    prove_honest(mounted, hammer)
+
+
+def prove_honest(mounted: Mount, hammer: Hammer) -> None:
+    """All works again, with all data, and it is told what was purged."""
+    (mounted.path / "after").mkdir()
+    for page, data in hammer.written.items():
+        assert os.pread(hammer.scratch.fd, PAGE, page * PAGE) == data
+    for file, purged in zip(hammer.known, hammer.purged, strict=True):
+        assert set(file.purged_pages()) == purged
+        seen = file.reads()
+        gone = "0" if mounted.passthrough else "X"
+        assert [page for page in range(PAGES) if seen[page] == gone] == sorted(purged)
+        assert file.unmark() == len(purged) * PAGE
+        file.mark()
+        assert file.purge() == (PAGES - len(purged)) * PAGE
+        assert file.unmark() == (PAGES - len(purged)) * PAGE

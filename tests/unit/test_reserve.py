@@ -1,0 +1,82 @@
+"""The reserve of memory: what it is for can be had when the process may have no more."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.waiting import PATIENCE
+
+PROGRAM = """
+import resource
+from vfs_volatile.native import shim
+from vfs_volatile.native.library import lib
+from vfs_volatile.native.shortage import require_memory
+from pyroaring import BitMap
+
+def limit(headroom):
+    pages = int(open("/proc/self/statm").read().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * 4096 + headroom, resource.RLIM_INFINITY))
+
+def memory_is_left():
+    try:
+        require_memory()
+    except MemoryError:
+        return False
+    return True
+
+def at_limit():
+    limit(0)
+    kept = []
+    try:
+        while True:
+            kept.append(bytes(3 << 20))
+    except MemoryError:
+        return kept
+
+if {with_reserve}:
+    shim.keep_reserve()
+assert memory_is_left()
+kept = at_limit()
+{what}
+resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+assert memory_is_left()
+print("done")
+"""
+
+NEEDS = {
+    "objects": "small = [[number] for number in range(60_000)]; assert not memory_is_left()",
+    "lists": "large = [[0] * 20_000 for _ in range(30)]; assert not memory_is_left()",
+    "bitmaps": "found = BitMap(); any(found.add(page << 16) for page in range(1 << 16));"
+    " assert len(found) == 1 << 16",
+    "calls": "call = lambda deep: deep and call(deep - 1); [call(900) for _ in range(100)]",
+}
+
+
+def run(what: str, *, with_reserve: bool) -> subprocess.CompletedProcess[str]:
+    program = PROGRAM.format(what=what, with_reserve=with_reserve)
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NEEDS)
+def test_what_is_needed_can_be_had(name: str) -> None:
+    done = run(NEEDS[name], with_reserve=True)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr[-1000:]
+
+
+@pytest.mark.parametrize("name", ["objects", "lists", "bitmaps"])
+def test_without_it_there_is_none(name: str) -> None:
+    """So the test above can fail."""
+    assert run(NEEDS[name], with_reserve=False).stdout != "done\n"
+
+
+def test_a_slice_that_is_not_unmapped_is_had_again() -> None:
+    """What was freed, and what Python keeps for later, is memory too."""
+    free_some = "small = [[number] for number in range(60_000)]; del small; assert memory_is_left()"
+    done = run(free_some, with_reserve=True)
+    assert done.stdout == "done\n", done.stderr[-1000:]

@@ -1,0 +1,49 @@
+"""When memory runs out requests fail with ENOMEM, and the daemon lives: see reserve.c."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+import time
+
+import pyroaring
+
+from vfs_volatile.errors import MENDS
+from vfs_volatile.native.library import ffi, lib
+
+log = logging.getLogger(__name__)
+
+_SILENT_SECONDS = 10.0
+"""After a refusal was logged."""
+
+_logged_at = -_SILENT_SECONDS
+
+
+def keep_reserve() -> None:
+    """Once, on the thread that serves the mount. Threads that start after it have small stacks."""
+    threading.stack_size(lib.THREAD_STACK)
+    lib.shim_keep_reserve(str(pyroaring.__file__).encode())
+
+
+def make_room_for_thread() -> bool:
+    """Call it when there was none for a thread; whether there may be now."""
+    return bool(lib.shim_give_for_thread())
+
+
+def require_memory() -> None:
+    """Raises MemoryError if nothing more is to be taken for good now.
+
+    To be called between steps that take memory: a single one has the reserve.
+    """
+    if not lib.shim_is_memory_left():
+        raise MemoryError
+
+
+@ffi.def_extern()  # type: ignore[untyped-decorator]
+def shim_on_refusal() -> None:
+    global _logged_at
+    now = time.monotonic()
+    if now - _logged_at >= _SILENT_SECONDS:
+        _logged_at = now
+        log.warning("requests fail: the system refused memory; %s", MENDS[errno.ENOMEM])
