@@ -251,18 +251,26 @@ def test_a_budget_above_the_size_is_the_size() -> None:
     assert memory.budget_pages == 10
 
 
+class Somebody:
+    """Who holds pages."""
+
+    charged = 0
+
+
 def test_excess_and_room() -> None:
     memory = Memory(10, 4)
-    memory.charge(6)
+    holder = Somebody()
+    memory.charge(holder, 6)
     assert (memory.excess, memory.room) == (2, 4)
-    memory.uncharge(3)
+    memory.charge(holder, -3)
+    assert holder.charged == 3
     assert (memory.excess, memory.room) == (0, 7)
     assert memory.highest_resident == 6
 
 
 def test_reserve_is_exact() -> None:
     memory = Memory(10, 10)
-    memory.charge(7)
+    memory.charge(Somebody(), 7)
     memory.reserve(3)
     for dirty in (False, True):
         with pytest.raises(SyscallError) as failure:
@@ -281,14 +289,15 @@ def test_dirty_pages_may_exceed_the_size_while_something_can_give_way(mount: Mou
 def test_a_writer_may_outrun_the_purger_by_a_slack(budget: int, ceiling: int) -> None:
     """An eighth of the budget, at least 4 MiB."""
     memory = Memory(100_000, budget)
-    memory.charge(ceiling)
+    holder = Somebody()
+    memory.charge(holder, ceiling)
     assert memory.shortage(5) == 0, "nothing can give way"
     space = AddressSpace(1, memory, FakeStore())
     space.write(0, b"x")
     space.mark(0, 0, VRANGE_FULL)
     assert memory.shortage(0) == 1
     assert memory.shortage(5) == 6
-    memory.uncharge(10)
+    memory.charge(holder, -10)
     assert memory.shortage(5) == 0
 
 

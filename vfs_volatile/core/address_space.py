@@ -24,7 +24,6 @@ from vfs_volatile.core.consent import Ballot, Process
 from vfs_volatile.core.content import Content
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import (
-    LAST_PAGE,
     PageSpan,
     PageStore,
     count,
@@ -118,7 +117,9 @@ class AddressSpace(Content):
     def unmark_many(self, starts: Sequence[int], lengths: Sequence[int]) -> list[int]:
         """:meth:`unmark` for many, in their order, faster."""
         if len(starts) == 1:
-            return [self.unmark(starts[0], lengths[0])]
+            told = [0]  # made before: what has been told must reach whoever asked
+            told[0] = self.unmark(starts[0], lengths[0])
+            return told
         pages = self._pages_of_many(starts, lengths, pages_touched)
         if (
             not pages[0]
@@ -286,28 +287,38 @@ class AddressSpace(Content):
         drain = Drain(self)
         if self._votes and (forsaken := self._votes.forsaken):
             spans = runs(BitMap().union(*map(page_set, spans)) - forsaken)
-        for span in spans:
-            for entry in list(self.volatility.ranges.overlapping(span)):
-                if entry.age <= newest and not drain.refused:
-                    self._purge(span.clip(entry), drain)
-        if drain.pages:
-            self.volatility.drains.append(drain)
+        self.volatility.drains.append(drain)
+        try:
+            for span in spans:
+                for entry in list(self.volatility.ranges.overlapping(span)):
+                    if entry.age <= newest:
+                        self._purge(span.clip(entry), drain)
+        except REFUSALS as error:  # what has gone has to drain all the same
+            drain.refused = error
+        if not drain.pages:
+            self.volatility.drains.remove(drain)
         return drain
 
     def _purge(self, piece: PageSpan, drain: Drain) -> None:
+        """Raises OSError or MemoryError: what is purged and draining by then stays so."""
         self.look(piece)
-        try:
-            for held in self._dropping(piece):
-                self.volatility.set_purged(held)
-                drain.dropped += len(held)
-                drain.purged |= held
-                if self.direct is None:
-                    drain.pages |= held
-        except REFUSALS as error:
-            drain.refused = error
+        for part in self._parts_to_drop(piece):
+            held = within(self.resident, part)
+            draining = BitMap() if self.direct is not None else held
+            drain.pages |= draining
+            purged = self.volatility.set_purged(held)  # before it goes: memory may run out between
+            try:
+                self._drop_part(part)
+            except OSError:
+                self.volatility.unset_purged(purged)
+                drain.pages -= draining
+                raise
+            drain.dropped += len(held)
+            drain.purged |= held
+        if self.direct is None:
+            drain.pages.add_range(*piece)
         else:
-            if self.direct is None:
-                drain.pages.add_range(*piece)
+            self.volatility.dropped(piece)
 
     def end_purge(self, drain: Drain) -> None:
         """The kernel holds nothing older than the purge any more."""
@@ -323,7 +334,7 @@ class AddressSpace(Content):
     def close(self) -> None:
         """Give everything back: the inode is gone."""
         if self.direct is not None:  # nobody can reach it any more: no need to look
-            self._gone(PageSpan(0, LAST_PAGE))
+            self._take_out(self.resident.copy())
             self.volatility.truncate(0)
         elif self._size or self.resident or self._votes:  # else there is nothing to give back
             self.truncate(0)

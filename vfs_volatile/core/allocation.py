@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Iterator
+from functools import partial
 
 from pyroaring import BitMap
 
@@ -52,8 +53,10 @@ class Allocation(Residency):
         # If direct, all at once, and what nobody can see beyond the end of file, too.
         for part in self._held_parts(touched) if self.direct is None else [touched]:
             start, stop = max(offset, part.first * PAGE_SIZE), min(end, part.end * PAGE_SIZE)
-            self.store.zero(start, stop - start)
-            self._gone(pages_covered(start, stop, MAX_BYTES))
+            self._free(
+                pages_covered(start, stop, MAX_BYTES),
+                partial(self.store.zero, start, stop - start),
+            )
         self.volatility.zeroed(pages_covered(offset, end, self.size))
         self._keep_pages(page_set(pages_covered(offset, end, MAX_BYTES)))
 
@@ -148,9 +151,10 @@ class Allocation(Residency):
         for span in spans:
             self.look(span)
             if self.direct is None:
-                self._gone(span)
+                self._take_out(within(self.resident, span))
                 with contextlib.suppress(*REFUSALS):  # at worst zeros stay that are not counted
                     self.store.drop(span)
+                self.volatility.dropped(span)
 
     def _overwrite(self, start: int, stop: int, held: BitMap) -> None:
         """Make bytes of pages zero that have memory, and keep it: this needs no more."""

@@ -81,12 +81,7 @@ class Lineage:
 
     def recount(self) -> None:
         """What the members hold may have changed: charge memory with it."""
-        held = self._count()
-        if held > self.charged:
-            self.memory.charge(held - self.charged)
-        else:
-            self.memory.uncharge(self.charged - held)
-        self.charged = held
+        self.memory.charge(self, self._count() - self.charged)
 
     def check(self) -> None:
         """Raise AssertionError if an invariant does not hold."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pyroaring import BitMap
@@ -130,12 +131,16 @@ class Content(Allocation):
         keep = pages_for(size)
         beyond = PageSpan(keep, LAST_PAGE)
         self.look(beyond)
-        self.store.truncate(size)
-        self._gone(beyond)
+        before = self._size
+        self._size = size  # before the data go: what has been read as data is never a hole
+        try:
+            self._free(beyond, partial(self.store.truncate, size))
+        except OSError:
+            self._size = before
+            raise
         self.volatility.truncate(keep)
         if self._votes:
             self._votes.truncate(keep)
-        self._size = size
 
     def truncating(self, size: int) -> Iterator[None]:
         """As :meth:`truncate`, in steps of AT_ONCE ranges, each a truncation of its own."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from sortedcontainers import SortedList
 
@@ -98,6 +98,13 @@ class PurgeQueue:
         self._in_doubt = False
 
 
+class Holder(Protocol):
+    """What has pages of memory."""
+
+    charged: int
+    """How many of them memory counts for it."""
+
+
 class Memory:
     """The memory of one mount: charged by its address_spaces, kept within budget by the purger."""
 
@@ -186,19 +193,21 @@ class Memory:
         """Pages: an eighth of the budget, at least 4 MiB."""
         return max(self.budget_pages // 8, _MIN_SLACK)
 
-    def charge(self, pages: int, *, direct: bool = False) -> None:
-        """``pages`` became resident; ``direct``: they were found, and may have been counted."""
-        self.seen += pages
-        if direct:
-            self.direct += pages
-            self.unseen = max(0, self.unseen - pages)
-        self._grown()
+    def charge(self, holder: Holder, pages: int, *, direct: bool = False) -> None:
+        """``pages`` of ``holder`` became resident, or were dropped if it is less than 0.
 
-    def uncharge(self, pages: int, *, direct: bool = False) -> None:
-        """``pages`` were dropped."""
-        self.seen -= pages
+        ``direct``: they were found, and may have been counted. Both counts change, or none does:
+        Python may have no memory for a number.
+        """
+        charged, seen = holder.charged + pages, self.seen + pages
+        found, unseen = self.direct, self.unseen
         if direct:
-            self.direct -= pages
+            found += pages
+            unseen = max(0, unseen - max(0, pages))
+        holder.charged, self.seen = charged, seen
+        self.direct, self.unseen = found, unseen
+        if pages > 0:
+            self._grown()
 
     def counted(self, pages: int) -> None:
         """All files that processes reach without us hold ``pages`` in memory, seen or not."""

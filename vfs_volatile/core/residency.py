@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pyroaring import BitMap
@@ -37,7 +38,9 @@ ByteSpan = tuple[int, int]
 class Residency:
     """The pages of one file, as far as memory goes."""
 
-    __slots__ = ("_size", "direct", "ino", "keeps_pages", "memory", "resident", "store")
+    __slots__ = (
+        "_size", "charged", "direct", "ino", "keeps_pages", "memory", "resident", "store",
+    )  # fmt: skip
 
     volatility: Volatility
 
@@ -57,6 +60,8 @@ class Residency:
         # Pages that the store holds; if direct, those that were seen last. May reach beyond the end
         # of file (FALLOC_FL_KEEP_SIZE).
         self.resident = BitMap()
+        # INVARIANT: what memory counts for it.
+        self.charged = 0
 
     @property
     def size(self) -> int:
@@ -99,8 +104,7 @@ class Residency:
         known = within(self.resident, span)
         gone = known - seen
         if gone:  # by madvise(2) MADV_REMOVE
-            self.resident -= gone
-            self.memory.uncharge(len(gone), direct=True)
+            self._take_out(gone)
         for run in runs(seen - known):
             self._make_resident(run)
         self.volatility.dropped(span)
@@ -185,26 +189,26 @@ class Residency:
         added = self._absent(span)
         if added:
             self.resident.add_range(*span)
-            self.memory.charge(added, direct=self.direct is not None)
+            self.memory.charge(self, added, direct=self.direct is not None)
             self.volatility.added(span)
 
     def _drop(self, span: PageSpan) -> None:
-        """As :meth:`_dropping`, at once."""
-        for _ in self._dropping(span):
-            pass
+        """Drop resident pages. Raises OSError."""
+        for part in self._parts_to_drop(span):
+            self._drop_part(part)
+        if self.direct is not None:
+            self.volatility.dropped(span)
 
-    def _dropping(self, span: PageSpan) -> Iterator[BitMap]:
-        """Drop resident pages, chunk by chunk: those that have just gone. Raises OSError."""
+    def _drop_part(self, part: PageSpan) -> None:
+        """Drop the pages of one of :meth:`_parts_to_drop`. Raises OSError; all are there then."""
+        self._free(part, partial(self.store.drop, part))
+
+    def _parts_to_drop(self, span: PageSpan) -> Iterable[PageSpan]:
+        """The parts of ``span`` with resident pages, each dropped at once."""
         if self.direct is None:
-            for part in self._held_parts(span):
-                self.store.drop(part)
-                yield self._gone(part)
-            return
+            return self._held_parts(span)
         # Not more than was seen: what came since is nobody's to drop unreported.
-        for run in list(runs(within(self.resident, span))):
-            self.store.drop(run)
-            yield self._gone(run)
-        self.volatility.dropped(span)
+        return list(runs(within(self.resident, span)))
 
     def _held_parts(self, span: PageSpan) -> Iterator[PageSpan]:
         """The parts of ``span`` with resident pages, each within a chunk."""
@@ -214,14 +218,28 @@ class Residency:
             yield part
             page = next_page(self.resident, part.end)
 
-    def _gone(self, span: PageSpan) -> BitMap:
-        """The store holds pages of ``span`` no longer; which of them were resident."""
+    def _free(self, span: PageSpan, free: Callable[[], None]) -> None:
+        """Let ``free`` take ``span`` out of the store.
+
+        They are not before it does: should memory run out between, the store holds too much and not
+        too little. Raises OSError, and nothing has changed then.
+        """
         gone = within(self.resident, span)
         if gone:
-            self.resident.remove_range(*span)
-            self.memory.uncharge(len(gone), direct=self.direct is not None)
+            self._take_out(gone)
+        try:
+            free()
+        except OSError:
+            self.resident |= gone
+            self.memory.charge(self, len(gone), direct=self.direct is not None)
+            raise
+        if gone:
             self.volatility.dropped(span)
-        return gone
+
+    def _take_out(self, pages: BitMap) -> None:
+        """``pages`` are resident no longer."""
+        self.resident -= pages
+        self.memory.charge(self, -len(pages), direct=self.direct is not None)
 
     def _keep_pages(self, pages: BitMap) -> None:
         """Hold memory for pages just made zero, if whoever has them mapped needs that."""

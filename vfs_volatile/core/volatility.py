@@ -62,8 +62,7 @@ class Volatility(RangeState):
         for gap in gaps:
             assert age is not None
             self._add(VolatileRange.make(space, gap, behavior, age, voted=voted))
-            self.pages += gap.end - gap.first
-            self._memory.volatile += gap.end - gap.first
+            self._count(gap.end - gap.first)
         done = span if len(gaps) != most else PageSpan(span.first, gaps[-1].end)
         return done.end if voted else self._mark_voted(done, most)
 
@@ -94,8 +93,7 @@ class Volatility(RangeState):
         new = VolatileRange.make_all(space, firsts, ends, behavior, age)
         pages = sum(ends) - sum(firsts)
         memory.newest_age += len(new)
-        memory.volatile += pages
-        self.pages += pages
+        self._count(pages)
         self.ranges.add_all(firsts, ends, new)
         if not self.direct and count(resident, hull) < hull.end - hull.first:
             new = list(compress(new, map(resident.range_cardinality, firsts, ends)))
@@ -128,8 +126,7 @@ class Volatility(RangeState):
                 old = [old[0], old[-1]]
             for entry in old:
                 cut = span.clip(entry)
-                self.pages -= cut.end - cut.first
-                self._memory.volatile -= cut.end - cut.first
+                self._count(cut.first - cut.end)
                 self._replace(entry, cut, None)
             self._leave_drains(span)
         self.forget_purged(*spans)
@@ -199,8 +196,9 @@ class Volatility(RangeState):
             else:
                 self._memory.queue.discard(entry)
         healed = (self.purged & page_set(span)) - purged
+        left = self._memory.purged - len(healed)
         self.purged -= healed
-        self._memory.purged -= len(healed)
+        self._memory.purged = left
         self.set_purged(purged & possible)
 
     def inherit(self, space: Space, parent: Volatility) -> None:
@@ -210,17 +208,26 @@ class Volatility(RangeState):
         """
         for entry in parent.ranges:
             self._add(VolatileRange.make(space, entry.span, entry.behavior, entry.age))
-        self.pages = parent.pages
-        self._memory.volatile += parent.pages
+        self._count(parent.pages)
+        purged = self._memory.purged + len(parent.purged)
         self.purged |= parent.purged
-        self._memory.purged += len(parent.purged)
+        self._memory.purged = purged
 
-    def set_purged(self, pages: BitMap) -> None:
-        """``pages``, all volatile, lose their data."""
-        new = len(pages - self.purged)
-        self.purged |= pages
-        self._memory.purged += new
-        self._memory.purged_ever += new
+    def set_purged(self, pages: BitMap) -> BitMap:
+        """``pages``, all volatile, lose their data; those of them that were not purged yet."""
+        memory = self._memory
+        new = pages - self.purged
+        purged, ever = memory.purged + len(new), memory.purged_ever + len(new)
+        self.purged |= new
+        memory.purged, memory.purged_ever = purged, ever
+        return new
+
+    def unset_purged(self, pages: BitMap) -> None:
+        """``pages``, just purged, have their data after all."""
+        memory = self._memory
+        purged, ever = memory.purged - len(pages), memory.purged_ever - len(pages)
+        self.purged -= pages
+        memory.purged, memory.purged_ever = purged, ever
 
     def forget_purged(self, *spans: PageSpan) -> None:
         """Nobody needs to be told any more that pages of ``spans`` were purged.
@@ -242,6 +249,12 @@ class Volatility(RangeState):
         self._memory.purged = left
 
     # ---- helpers ----
+
+    def _count(self, pages: int) -> None:
+        """The ranges hold so many pages more. Both counts change, or none does."""
+        memory = self._memory
+        mine, all_volatile = self.pages + pages, memory.volatile + pages
+        self.pages, memory.volatile = mine, all_volatile
 
     def _add(self, new: VolatileRange) -> None:
         self.ranges.add(new)
@@ -267,8 +280,7 @@ class Volatility(RangeState):
     def _end_all(self, old: list[VolatileRange], firsts: list[int], ends: list[int]) -> None:
         """End ranges ``[first, end)``."""
         pages = sum(ends) - sum(firsts)
-        self._memory.volatile -= pages
-        self.pages -= pages
+        self._count(-pages)
         self.ranges.remove_all(firsts, ends)
         if not self.direct:
             old = list(compress(old, map(self._resident.range_cardinality, firsts, ends)))
