@@ -6,6 +6,8 @@ import mmap
 import os
 import re
 
+from vfs_volatile.cgroups import memory_limit
+
 PAGE_SIZE = mmap.PAGESIZE
 """Bytes of one page: the unit of residency, volatility and purging."""
 
@@ -20,8 +22,13 @@ def pages_for(size_bytes: int) -> int:
 
 
 def total_memory() -> int:
-    """Bytes of memory in this machine (what a percentage is a percentage of)."""
-    return os.sysconf("SC_PHYS_PAGES") * PAGE_SIZE
+    """Bytes of memory that we may have (what a percentage is a percentage of).
+
+    Those of this machine, or what our cgroup may have.
+    """
+    machine = os.sysconf("SC_PHYS_PAGES") * PAGE_SIZE
+    limit = memory_limit()
+    return machine if limit is None else min(machine, limit)
 
 
 def parse_size(text: str) -> int:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vfs_volatile.cgroups import memory_limit
 from vfs_volatile.units import PAGE_SIZE, format_size, pages_for, parse_size, total_memory
 
 SUFFIXES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -31,7 +32,8 @@ def test_a_percentage_is_a_share_of_memory(percent: int) -> None:
 def test_memory_is_what_the_kernel_says() -> None:
     with open("/proc/meminfo", encoding="ascii") as lines:
         total = next(line for line in lines if line.startswith("MemTotal:"))
-    assert total_memory() == int(total.split()[1]) * 1024
+    machine = int(total.split()[1]) * 1024
+    assert total_memory() == min(machine, memory_limit() or machine)
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,8 @@ def mount(
 
     mount_checks.check_mountpoint(directory, config.mountpoint)
     mount_checks.check_fuse(allow_other=config.allow_other)
+    if not detached:  # it has been said
+        mount_checks.warn_of_limit(config)
     if not foreground:
         launch.start_daemon(_arguments(config), config.mountpoint)
         return

@@ -6,10 +6,14 @@ import errno
 import os
 import shutil
 
+from vfs_volatile.cgroups import memory_limit
 from vfs_volatile.cli.launch import ANSWER_LIMIT, within
+from vfs_volatile.cli.output import complain
 from vfs_volatile.cli.places import explained
+from vfs_volatile.daemon.config import MountConfig
 from vfs_volatile.errors import UserError
 from vfs_volatile.mountinfo import find_mount
+from vfs_volatile.units import format_size
 
 _FUSE_DEVICE = "/dev/fuse"
 _FUSE_CONF = "/etc/fuse.conf"
@@ -54,6 +58,22 @@ def check_fuse(*, allow_other: bool) -> None:
         raise UserError(
             f"--allow-other is not permitted to users; add a line user_allow_other to {_FUSE_CONF}"
         )
+
+
+def warn_of_limit(config: MountConfig) -> None:
+    """Say so if the cgroup may have less than the mount: the kernel ends who takes more.
+
+    Not refused: the limit can be raised any time.
+    """
+    limit = memory_limit()
+    for name, size in (("budget", config.budget), ("size", config.size)):
+        if limit is not None and size >= limit:
+            complain(
+                f"vfs-volatile: warning: --{name} is {format_size(size)}, but the cgroup may have"
+                f" {format_size(limit)}: the kernel ends a daemon that takes more, and its data"
+                " are lost; give less, or raise the limit (MemoryMax of a unit)"
+            )
+            return
 
 
 def _refuse_mounted(directory: str) -> None:

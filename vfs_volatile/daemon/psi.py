@@ -12,10 +12,10 @@ import os
 import select
 from pathlib import Path
 
+from vfs_volatile.cgroups import unified_cgroup
 from vfs_volatile.core.history import Cause
 from vfs_volatile.core.relief import is_short
 from vfs_volatile.errors import UserError
-from vfs_volatile.mountinfo import read_mounts
 
 log = logging.getLogger(__name__)
 
@@ -94,19 +94,8 @@ def memory_is_short() -> bool:
 
 def _places() -> list[tuple[Cause, Path]]:
     """Where the kernel tells of shortages that concern us."""
-    cgroup = _own_cgroup()
+    cgroup = unified_cgroup()
     places = [(Cause.SYSTEM, SYSTEM)]
     if cgroup is not None:
         places.append((Cause.CGROUP, cgroup / "memory.pressure"))
     return places
-
-
-def _own_cgroup() -> Path | None:
-    """The directory of this process's cgroup; None in the root, which is the whole machine."""
-    groups = Path("/proc/self/cgroup").read_text().splitlines()
-    inside = next((group[3:] for group in groups if group.startswith("0::")), None)
-    mount = next((mount for mount in read_mounts() if mount.fstype == "cgroup2"), None)
-    if inside is None or mount is None:
-        return None
-    path = Path(mount.mountpoint, inside.removeprefix(mount.root).lstrip("/"))
-    return path if (path / "cgroup.type").exists() else None
