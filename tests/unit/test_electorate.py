@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,8 @@ from vfs_volatile.processes.connector import (
     subscribe,
 )
 from vfs_volatile.processes.identity import ProcessId, identify
+from vfs_volatile.processes.kernel import Kernel
+from vfs_volatile.processes.kin import look_at_living
 from vfs_volatile.processes.openers import boot_ticks
 from vfs_volatile.units import PAGE_SIZE
 
@@ -407,6 +410,42 @@ def test_a_deleted_file_is_not_kept_for_its_voters(stage: Stage, space: AddressS
     electorate.forget(space)
     space.close()
     assert len(gc.get_referrers(space)) == users
+
+
+async def test_by_sight_what_kin_has_held_is_forgotten_when_none_of_them_lives(
+    stage: Stage, space: AddressSpace
+) -> None:
+    """Many processes may hold a file's pages, one after the other. A child may live unseen."""
+    electorate = Electorate(None, partial(look_at_living, None, Kernel().pids))
+    parent = stage.voter()
+    voters = [parent, *(stage.voter() for _ in range(3))]
+    stacks = [who(voter).stack for voter in voters]
+    for voter in voters:
+        hold(electorate, space, voter)
+    child = parent.fork()
+    for voter in voters:
+        voter.exit()
+    electorate.catch_up()
+    assert not space.votes.ballots
+    await end_all_but(electorate, 1)
+    assert [space.votes.inherit_holds(stack, "a child") for stack in stacks] == [True] + [False] * 3
+    look(electorate, space, child)
+    assert holders(space) == {child.pid}
+    assert len(electorate.orphans) == 0
+    child.exit()
+    electorate.catch_up()
+    await end_all_but(electorate, 0)
+    assert not space.votes.inherit_holds(stacks[0], "nobody's child")
+
+
+async def end_all_but(electorate: Electorate, left: int) -> None:
+    """Look until there are so few orphans: one look may meet a process that changes just then."""
+    for _ in range(1000):
+        if len(electorate.orphans) <= left:
+            break
+        await electorate.orphans.end_gone()
+    await electorate.orphans.end_gone()
+    assert len(electorate.orphans) == left
 
 
 def test_what_kin_has_held_is_forgotten_with_the_last_of_them(

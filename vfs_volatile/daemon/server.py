@@ -53,6 +53,7 @@ from vfs_volatile.mountinfo import find_mount
 from vfs_volatile.processes.connector import subscribe
 from vfs_volatile.processes.identity import is_dying
 from vfs_volatile.processes.kernel import Kernel
+from vfs_volatile.processes.kin import look_at_living
 from vfs_volatile.processes.mappings import MappingScanner
 from vfs_volatile.processes.maps import OwnMount, query_text
 from vfs_volatile.store.arena import Arena
@@ -110,7 +111,10 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
     arena = _arena()
     tmpfs, why_not = _direct_store(config)
     rules = config.semantics
-    electorate = Electorate(subscribe() if rules.votes else None)
+    electorate = Electorate(
+        subscribe() if rules.votes else None,
+        partial(look_at_living, _only_uid(config), Kernel().pids),
+    )
     tree = Tree(memory, arena.make_store, partial(clear_away, electorate))
     _give_root(tree.get(ROOT), config)
     own = OwnMount(config.mountpoint)
@@ -146,6 +150,7 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
             nursery.start_soon(_keep_in_limits, memory, purges, purger, triggers, purging)
             nursery.start_soon(electorate.follow)
             nursery.start_soon(electorate.sweep)
+            nursery.start_soon(electorate.orphans.follow)
             nursery.start_soon(direct.watch, operations.unused)
             await nursery.start(_stop_on_signal, purges, purging)
             if metrics is not None:
@@ -285,14 +290,18 @@ def _read_further_ahead(own: OwnMount) -> None:
 
 
 def _scanner(config: MountConfig, own: OwnMount) -> MappingScanner:
-    open_to_all = config.allow_other or os.getuid() == 0
     query = procmap.query if procmap.available() else query_text
     return MappingScanner(
         own,
         Kernel(query, kcmp.compare_memory),
-        only_uid=None if open_to_all else os.getuid(),
+        only_uid=_only_uid(config),
         most_files=_files_for_looks(),
     )
+
+
+def _only_uid(config: MountConfig) -> int | None:
+    """Whose processes alone can have files of the mount; None if that may be anybody's."""
+    return None if config.allow_other or os.getuid() == 0 else os.getuid()
 
 
 def _files_for_looks() -> int:

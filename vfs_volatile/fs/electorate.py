@@ -9,6 +9,7 @@ import trio
 
 from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.ranges import AT_ONCE
+from vfs_volatile.fs.orphans import Look, Orphans
 from vfs_volatile.processes.connector import Event, Exec, Fork, ProcessEvents, ThreadEnd
 from vfs_volatile.processes.identity import ProcessId, look_at
 from vfs_volatile.processes.kernel import Kernel
@@ -27,7 +28,7 @@ class Electorate:
     them: a vote that may be younger than the child is not taken for the child's.
     """
 
-    def __init__(self, events: ProcessEvents | None) -> None:
+    def __init__(self, events: ProcessEvents | None, look: Look = lambda: None) -> None:
         # -- dependencies --
         self._events = events
         self._roll = Roll(Kernel())
@@ -36,6 +37,7 @@ class Electorate:
         self._complete = events is not None
         """Has every birth been seen? No more once the kernel has dropped events."""
         self._voters: dict[ProcessId, set[AddressSpace]] = {}
+        self.orphans = Orphans(look)
         # INVARIANT: how many voters of a file have this stack; there is no 0.
         self._kin: Counter[tuple[AddressSpace, int]] = Counter()
         self._by_pid: dict[int, ProcessId] = {}
@@ -58,6 +60,7 @@ class Electorate:
         if space not in spaces:
             spaces.add(space)
             self._kin[space, process.stack] += 1
+            self.orphans.votes(space, process.stack)
         self._roll.add(process)
         self._by_pid[process.pid] = process
         self._last_vote[process] = ticks
@@ -89,7 +92,8 @@ class Electorate:
         for process in self._voters.keys() & space.ballots.keys():
             if space in self._voters[process]:
                 self._voters[process].remove(space)
-                self._lost_one(space, process.stack)
+                self._lost_one(space, process)
+        self.orphans.forget(space)
         self._unswept.discard(space)
 
     async def follow(self) -> None:
@@ -173,15 +177,19 @@ class Electorate:
         self._roll.remove(process)
         for space in self._voters.pop(process, set()):
             space.votes.drop(process)
-            self._lost_one(space, process.stack)
+            self._lost_one(space, process)
             if space.votes.unfinished:
                 self._unswept.add(space)
                 self._left_behind.set()
 
-    def _lost_one(self, space: AddressSpace, stack: int) -> None:
-        """One voter of a file less has this stack."""
-        self._kin[space, stack] -= 1
-        if not self._kin[space, stack]:
-            del self._kin[space, stack]
-            if self._complete:
-                space.votes.forget_kin(stack)
+    def _lost_one(self, space: AddressSpace, process: ProcessId) -> None:
+        """A voter of a file has gone."""
+        kin = space, process.stack
+        self._kin[kin] -= 1
+        last = not self._kin[kin]
+        if last:
+            del self._kin[kin]
+        if not self._complete:
+            self.orphans.add(space, process, last=last)
+        elif last:
+            space.votes.forget_kin(process.stack)

@@ -7,11 +7,13 @@ import signal
 from collections.abc import Iterator
 from typing import NamedTuple
 
-_PARENT, _BORN, _STACK = 4, 22, 28
+_STATE, _PARENT, _FLAGS, _BORN, _STACK = 3, 4, 9, 22, 28
 """Fields of ``stat``, counted from 1 (proc_pid_stat(5))."""
 _NLINK_OF_ONE = 3
 """Links of the directory ``task`` of a process with one thread."""
 _CAP_FSETID = 4
+_NO_MEMORY = 0x4 | 0x200000
+"""PF_EXITING and PF_KTHREAD of <linux/sched.h>: without memory, or it is about to go."""
 
 
 class ProcessId(NamedTuple):
@@ -48,6 +50,18 @@ def look_at(pid: int) -> Process | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     return Process(ProcessId(pid, int(fields[_BORN]), stack), int(fields[_PARENT]))
+
+
+def who_may_fork(pid: int) -> ProcessId | None:
+    """As identify(); None also if no child can have its stack: a zombie, a thread of the kernel."""
+    found = identify(pid)
+    if found is None or found.stack:
+        return found
+    try:
+        fields = _stat(pid)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[_STATE] in b"ZX" or int(fields[_FLAGS]) & _NO_MEMORY else found
 
 
 def other_threads(pid: int) -> Iterator[int]:
