@@ -18,6 +18,7 @@ import pytest
 
 from tests.parity.sides import USER, as_user, attempt, in_child
 from tests.support import fvrange
+from tests.support.acls import ACCESS, DEFAULT, acl
 from tests.support.files import VFile
 from tests.support.fvrange import PAGE
 from tests.support.mount import LONG_DEADLINE, REST, ROOT, Mount, MountFactory, run
@@ -301,3 +302,23 @@ def test_an_ordinary_user_mounts_through_fusermount3(of_a_user: Path) -> None:
     assert seen == [0, 2 * PAGE, "ENODATA", 2 * PAGE, None]
     assert stats["processes"] == "scan", "the proc connector is silent for users"
     assert attempt(os.listdir, of_a_user) == "EACCES", "not even root comes in"
+
+
+def give_lists(here: Path) -> list[object]:
+    become_nobody()
+    inherited = acl("u:rwx,u7:r,g:,m:rwx,o:")
+    os.stat(here)  # until somebody looks at it, the kernel takes a root for root's
+    os.setxattr(here, DEFAULT, inherited)
+    os.close(os.open(here / "list", os.O_RDWR | os.O_CREAT, 0o640))
+    return [
+        os.getxattr(here, DEFAULT) == inherited,
+        os.getxattr(here / "list", ACCESS) == acl("u:rw,u7:r,g:,m:r,o:"),
+        attempt(os.getxattr, here, ACCESS),
+        attempt(os.setxattr, here / "list", ACCESS, acl("u:x,g:x,o:x")),
+        oct(os.stat(here / "list").st_mode),
+    ]
+
+
+def test_files_of_an_ordinary_users_mount_have_lists(of_a_user: Path) -> None:
+    seen = in_child(lambda: give_lists(of_a_user))
+    assert seen == [True, True, "ENODATA", None, "0o100111"]

@@ -308,6 +308,7 @@ def test_the_daemon_is_started_with_the_same_configuration(monkeypatch: pytest.M
         uid=0,
         gid=12,
         mode=0o1777,
+        acls=False,
         fsname="cache",
     )
     assert all(getattr(config, field.name) != field.default for field in fields(config)), (

@@ -56,6 +56,7 @@ STUB(shim_on_write, fuse_req_t r, uint64_t h, const char *d, size_t s, int64_t o
 STUB(shim_on_refusal, void)
 STUB(shim_on_interrupt, fuse_req_t r)
 STUB(shim_on_set_control, fuse_req_t r, uint64_t i, const char *n, const char *v, size_t s)
+STUB(shim_on_get_acl, fuse_req_t r, uint64_t i, const char *n, size_t s)
 STUB(shim_on_get_control, fuse_req_t r, uint64_t i, const char *n, size_t s)
 STUB(shim_on_remove_control, fuse_req_t r, uint64_t i, const char *n)
 
@@ -91,6 +92,42 @@ static void request(int near, int far)
 		abort();
 	free(sent);
 	free(buffer);
+}
+
+/* A SETXATTR of either form comes in the short one, whatever its name and value. */
+static void setxattr_of_both_forms(int near, int far)
+{
+	const size_t name = 1 + below(40), value = below(40), head = sizeof(struct fuse_in_header);
+	const uint32_t flags = below(2), words[] = { (uint32_t)value, (uint32_t)below(3) };
+	const size_t size = head + 8 + name + 1 + value;
+	unsigned char *sent = noise(size), *longer = noise(size + 8), *got = malloc(size + 8);
+
+	for (size_t at = 0; at < name; at++)
+		sent[head + 8 + at] = (unsigned char)(1 + below(255));
+	sent[head + 8 + name] = 0;
+	((struct fuse_in_header *)sent)->opcode = FUSE_SETXATTR;
+	((struct fuse_in_header *)sent)->len = (uint32_t)size;
+	memcpy(sent + head, words, 8);
+	if (send(near, sent, size, 0) != (ssize_t)size)
+		abort();
+	if (on_read(far, got, size, NULL) != (ssize_t)size)
+		abort();
+	if (memcmp(sent, got, size) || kills_set_group_id)
+		abort();
+	memcpy(longer, sent, head + 8);
+	((struct fuse_in_header *)longer)->len = (uint32_t)size + 8;
+	memcpy(longer + head + 8, &flags, 4);
+	memset(longer + head + 12, 0, 4);
+	memcpy(longer + head + 16, sent + head + 8, size - head - 8);
+	if (send(near, longer, size + 8, 0) != (ssize_t)size + 8)
+		abort();
+	if (on_read(far, got, size + 8, NULL) != (ssize_t)size)
+		abort();
+	if (memcmp(sent, got, size) || kills_set_group_id != (int)flags)
+		abort();
+	free(sent);
+	free(longer);
+	free(got);
 }
 
 static void answer(int null)
@@ -157,8 +194,8 @@ int main(int count, char **arguments)
 	srand(1);
 	for (long round = atol(arguments[1]); round; round--) {
 		wants_passthrough = (int)below(2);
-		has_setxattr_ext = (int)below(2);
 		request(ends[0], ends[1]);
+		setxattr_of_both_forms(ends[0], ends[1]);
 		answer(null);
 		name();
 		shortage();

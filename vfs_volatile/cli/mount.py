@@ -112,7 +112,7 @@ def mount(
         typer.Option(
             "-o",
             metavar="OPTS",
-            help="As in fstab(5): budget=, mode=, uid=, ro, nosuid ...; passthrough=off.",
+            help="As in fstab(5): budget=, mode=, uid=, ro, nosuid ...; noacl, passthrough=off.",
         ),
     ] = None,
     detached: Annotated[bool, typer.Option("--detached", hidden=True)] = False,
@@ -138,6 +138,7 @@ def mount(
         pressure=pressure or also.pressure,
         mount_options=tuple(also.passed_on),
         passthrough=also.passthrough or "auto",
+        acls=not also.noacl,
         metrics=_one("metrics", metrics, also.metrics, None),
         log_format=_one("log-format", log_format, also.log_format, "text"),
         uid=also.uid,
@@ -211,6 +212,8 @@ def _arguments(config: MountConfig) -> list[str]:
     arguments += ["--log-format", config.log_format]
     options = [f"passthrough={config.passthrough}", f"fsname={config.fsname}"]
     options += config.mount_options
+    if not config.acls:
+        options.append("noacl")
     options += [
         f"{name}={value}" for name in ("uid", "gid") if (value := getattr(config, name)) is not None
     ]

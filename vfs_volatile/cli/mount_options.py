@@ -20,7 +20,7 @@ PASSED_ON = frozenset(
 )
 """Options that libfuse turns into mount flags (its lib/mount.c, 3.14)."""
 
-IGNORED = frozenset(("defaults", "relatime", "_netdev", "nofail"))
+IGNORED = frozenset(("defaults", "relatime", "acl", "_netdev", "nofail"))
 """Options that hold anyway, or are meant for mount(8) and init, as all that begin with ``x-``."""
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -77,7 +77,7 @@ PARSERS: dict[str, Callable[[str], object]] = {
 }
 """What each option with a value takes. Raise ValueError."""
 
-FLAGS = ("allow_other", "pressure")
+FLAGS = ("allow_other", "noacl", "pressure")
 
 
 @dataclass
@@ -94,6 +94,7 @@ class MountOptions:
     conflict: Conflict | None = None
     passthrough: Passthrough | None = None
     allow_other: bool = False
+    noacl: bool = False
     pressure: bool = False
     metrics: Address | None = None
     log_format: LogFormat | None = None

@@ -75,6 +75,8 @@ class MountConfig:
     mode: int | None = None
     """Of the root directory, as in tmpfs(5); None: ours, and 0755."""
     passthrough: Passthrough = "auto"
+    acls: bool = True
+    """May files have access control lists?"""
     fsname: str = SUBTYPE
     """What df(1) and findmnt(8) show as the source."""
 

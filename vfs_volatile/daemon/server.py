@@ -140,6 +140,8 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
     operations = Operations(
         rules, tree, memory, control, xattrs, purges, polls, aids, direct, config.sets_atime
     )
+    if config.acls:
+        shim.want_acls()
     _mount(operations, config)
     _read_further_ahead(own)
     try:

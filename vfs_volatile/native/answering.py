@@ -117,7 +117,10 @@ class Handlers(Protocol):
     ) -> bytes | Coroutine[Any, Any, bytes]:
         """An answer that takes longer is a coroutine."""
 
-    # Extended attributes that are the control interface; all others are pyfuse3's.
+    # Extended attributes: that the kernel checks permissions with, and that are the control
+    # interface. All others are pyfuse3's.
+
+    def get_acl(self, ino: int, name: bytes) -> bytes: ...
 
     async def set_control(self, ino: int, name: str, value: bytes, caller: Caller) -> None: ...
 

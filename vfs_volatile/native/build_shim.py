@@ -46,6 +46,7 @@ ffi.cdef(
                          unsigned birth_ns);
     int shim_reply_created(fuse_req_t req, const char *attributes, unsigned timeout,
                            unsigned name_timeout, uint64_t fh, int backing_id);
+    void shim_want_acls(void);
     void shim_want_passthrough(void);
     int shim_has_passthrough(void);
     int shim_backing_open(int fd);
@@ -76,6 +77,7 @@ ffi.cdef(
         void shim_on_set_control(fuse_req_t, uint64_t ino, const char *name, const char *value,
                                  size_t size);
         void shim_on_get_control(fuse_req_t, uint64_t ino, const char *name, size_t size);
+        void shim_on_get_acl(fuse_req_t, uint64_t ino, const char *name, size_t size);
         void shim_on_remove_control(fuse_req_t, uint64_t ino, const char *name);
         int64_t shim_on_fvrange(uint64_t fh, uint64_t start, uint64_t length, unsigned mode,
                                 unsigned behavior, int tid);

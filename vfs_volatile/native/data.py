@@ -142,18 +142,32 @@ def shim_on_set_control(req: Any, ino: int, name: Any, value: Any, size: int) ->
 @ffi.def_extern()  # type: ignore[untyped-decorator]
 def shim_on_get_control(req: Any, ino: int, name: Any, size: int) -> None:
     text, caller = text_of(name), caller_of(req)
-
-    def reply(value: bytes) -> None:
-        if not size:
-            lib.fuse_reply_xattr(req, len(value))
-        elif len(value) > size:
-            lib.fuse_reply_err(req, errno.ERANGE)
-        else:
-            lib.fuse_reply_buf(req, value, len(value))
-
     answer_later(
-        f"getxattr {text}", req, lambda: answering.handlers.get_control(ino, text, caller), reply
+        f"getxattr {text}",
+        req,
+        lambda: answering.handlers.get_control(ino, text, caller),
+        lambda value: _reply_value(req, value, size),
     )
+
+
+@ffi.def_extern()  # type: ignore[untyped-decorator]
+def shim_on_get_acl(req: Any, ino: int, name: Any, size: int) -> None:
+    try:
+        value = answering.handlers.get_acl(ino, ffi.string(name))
+    except Exception as error:
+        lib.fuse_reply_err(req, errno_of(error))
+    else:
+        _reply_value(req, value, size)
+
+
+def _reply_value(req: Any, value: bytes, size: int) -> None:
+    """Answer GETXATTR, of which the caller takes so many bytes; 0: it asks how many there are."""
+    if not size:
+        lib.fuse_reply_xattr(req, len(value))
+    elif len(value) > size:
+        lib.fuse_reply_err(req, errno.ERANGE)
+    else:
+        lib.fuse_reply_buf(req, value, len(value))
 
 
 @ffi.def_extern()  # type: ignore[untyped-decorator]

@@ -23,13 +23,13 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "acl.c"
 #include "data.c"
 #include "ranges.c"
 #include "receiving.c"
 #include "reserve.c"
 #include "admission.c"
 #include "session.c"
+#include "acl.c"
 #include "names.c"
 
 /* Defined by cffi from the declarations in build_shim.py. */
@@ -81,7 +81,10 @@ static void on_init(void *userdata, struct fuse_conn_info *conn)
 	conn->want &= ~(unsigned)FUSE_CAP_AUTO_INVAL_DATA;
 	conn->want |= conn->capable & (FUSE_CAP_EXPLICIT_INVAL_DATA | FUSE_CAP_SPLICE_WRITE);
 	/* A umask does not count where a default access control list is: that we know. */
-	conn->want |= conn->capable & (FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK);
+	conn->want |= conn->capable & FUSE_CAP_DONT_MASK;
+	wants_acls = wants_acls && conn->capable & FUSE_CAP_POSIX_ACL;
+	if (wants_acls)
+		conn->want |= FUSE_CAP_POSIX_ACL;
 }
 
 static ssize_t on_read(int fd, void *buffer, size_t size, void *userdata)
@@ -117,10 +120,8 @@ static void amend_init(struct fuse_init_out *answer)
 {
 	if (init.flags & FUSE_HANDLE_KILLPRIV_V2)
 		answer->flags |= FUSE_HANDLE_KILLPRIV_V2;
-	if (init.flags & SHIM_INIT_SETXATTR_EXT) {
+	if (init.flags & SHIM_INIT_SETXATTR_EXT)
 		answer->flags |= SHIM_INIT_SETXATTR_EXT;
-		has_setxattr_ext = 1;
-	}
 	if (answer->max_write > WRITE_MOST)
 		answer->max_write = WRITE_MOST;
 	/* The kernel takes the lesser of this and what its bdi says (/sys/class/bdi). */
@@ -201,16 +202,14 @@ static int is_control(fuse_ino_t ino, const char *name)
 	       (ino == FUSE_ROOT_ID && strncmp(name, of_mounts, sizeof of_mounts - 1) == 0);
 }
 
-/*
- * The kernel asks for a capability before every write(2), and for an access control list before
- * whoever does not own a file may use it; as long as no file has any, that need not cost.
- */
+/* The kernel asks for this before every write(2); as long as no file has it, that need not cost. */
 static void on_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
-	if ((!capabilities && strcmp(name, "security.capability") == 0) ||
-	    (!has_acls && is_acl(name))) {
+	if (!capabilities && strcmp(name, "security.capability") == 0) {
 		at_once = 1;
 		fuse_reply_err(req, ENODATA);
+	} else if (is_acl(name)) {
+		get_acl(req, ino, name, size);
 	} else if (is_control(ino, name)) {
 		shim_on_get_control(req, ino, name, size);
 	} else {
@@ -223,8 +222,12 @@ static void on_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const 
 {
 	if (strcmp(name, "security.capability") == 0)
 		capabilities = 1;
-	if (is_acl(name))
-		has_acls = 1;
+	if (refused_acl(req, name))
+		return;
+	if (is_acl(name)) {
+		has_acls = 1; /* what is made in the root may inherit its own */
+		root_has_acl |= ino == FUSE_ROOT_ID;
+	}
 	if (is_control(ino, name))
 		shim_on_set_control(req, ino, name, value, size);
 	else
@@ -233,6 +236,8 @@ static void on_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const 
 
 static void on_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 {
+	if (refused_acl(req, name))
+		return;
 	if (is_control(ino, name))
 		shim_on_remove_control(req, ino, name);
 	else

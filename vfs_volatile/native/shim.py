@@ -51,6 +51,11 @@ def invalidate(ino: int, offset: int, length: int) -> None:
         raise OSError(code, os.strerror(code))
 
 
+def want_acls() -> None:
+    """Ask the kernel for access control lists, when the mount is made: else nobody has any."""
+    lib.shim_want_acls()
+
+
 def want_passthrough() -> None:
     """Ask the kernel for FUSE passthrough, when the mount is made."""
     lib.shim_want_passthrough()
