@@ -43,6 +43,28 @@ def direct(shared: SharedMount) -> Iterator[Mount]:
     shared.check()
 
 
+def test_what_lies_beyond_16_tib_is_never_volatile(direct: Mount) -> None:
+    """No page there has a number that fits; a mapping of it is in nobody's way."""
+    end = 16 << 40
+    file = direct.open("large")
+    os.pwrite(file.fd, b"l" * 2 * PAGE, end - 2 * PAGE)
+    os.pwrite(file.fd, b"b" * 4 * PAGE, end)
+    with (
+        mmap.mmap(file.fd, 4 * PAGE, offset=end - 2 * PAGE) as over,
+        mmap.mmap(file.fd, 2 * PAGE, offset=end + 2 * PAGE) as beyond,
+        mmap.mmap(file.fd, 2 * PAGE, mmap.MAP_PRIVATE, mmap.PROT_READ, offset=end + 2 * PAGE),
+    ):
+        assert mvrange(over, 4 * PAGE, VRANGE_VOLATILE, fd=file.fd) == 0
+        assert mvrange(beyond, 2 * PAGE, VRANGE_VOLATILE, fd=file.fd) == 0
+        file.mark()
+        assert file.purge() == 2 * PAGE
+        assert over[:] == bytes(2 * PAGE) + b"b" * 2 * PAGE
+        assert beyond[:] == b"b" * 2 * PAGE
+        assert file.unmark(end, 0) == 0
+        assert file.unmark() == 2 * PAGE
+    os.ftruncate(file.fd, 0)
+
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long)

@@ -13,6 +13,9 @@ from tests.parity import test_limits, test_limits_fuse, test_limits_times  # noq
 from tests.parity.calls import cachestat, mincore
 from tests.parity.limits import SCENES
 from tests.parity.sides import Sides, attempt, made, opened
+from tests.support.files import FALLOC_FL_KEEP_SIZE as KEEP_SIZE
+from tests.support.files import FALLOC_FL_PUNCH_HOLE as PUNCH_HOLE
+from tests.support.files import fallocate
 
 
 @pytest.mark.parametrize(
@@ -42,6 +45,29 @@ def test_pages_in_the_cache(sides: Sides) -> None:
 
     assert seen(sides.ours) == (0, 1)
     assert seen(sides.tmpfs) == (1, 1)
+
+
+def test_data_beyond_what_can_be_marked(sides: Sides) -> None:
+    """write(2) makes such a file without asking us; all other ways of growing are EFBIG."""
+    far = (16 << 40) + (1 << 20)
+
+    def seen(here: Path) -> list[object]:
+        with opened(here / "larger") as fd:
+            written = [attempt(os.pwrite, fd, b"x" * 8192, at) for at in (far, (16 << 40) - 4096)]
+            read = [os.pread(fd, 2, at) for at in (far, far + 4096, 16 << 40)]
+            punched = attempt(fallocate, fd, PUNCH_HOLE | KEEP_SIZE, (16 << 40) - 4096, far)
+            left = [os.pread(fd, 2, at) for at in (far, far + 4096, 16 << 40)]
+            cut = [attempt(os.ftruncate, fd, size) for size in (16 << 40, 0)]
+            return [written, read, punched, left, cut, os.fstat(fd).st_blocks]
+
+    assert seen(sides.ours) == seen(sides.tmpfs)
+
+
+def test_growing_otherwise(sides: Sides) -> None:
+    with opened(sides.ours / "large") as fd:
+        os.pwrite(fd, b"x", 1 << 44)
+        assert attempt(os.ftruncate, fd, (1 << 44) + 2) == "EFBIG"
+        assert attempt(fallocate, fd, 0, 1 << 44, 4096) == "EFBIG"
 
 
 def test_seeking_beyond_what_can_be_marked(sides: Sides) -> None:

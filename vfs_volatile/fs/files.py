@@ -143,6 +143,7 @@ class Files(Answers):
             case 0:
                 steps = space.allocating(offset, length, keep_size=keep_size)
             case _ if mode == _FALLOC_PUNCH_HOLE | _FALLOC_KEEP_SIZE:
+                self._punch_beyond(inode, offset, length)
                 steps = space.punching(offset, length)
             case _ if mode & ~_FALLOC_KEEP_SIZE == _FALLOC_ZERO_RANGE:
                 steps = space.zeroing(offset, length, keep_size=keep_size)
@@ -151,6 +152,13 @@ class Files(Answers):
         for _ in steps:
             await trio.lowlevel.checkpoint()
         inode.touch_written()
+
+    @staticmethod
+    def _punch_beyond(inode: Inode, offset: int, length: int) -> None:
+        """Where a file has grown unseen; nothing is marked or purged there."""
+        beyond = max(offset, MAX_BYTES)
+        if inode.file is not None and offset + length > beyond:
+            inode.file.zero(beyond, offset + length - beyond)
 
     async def lseek(self, fh: int, offset: int, whence: int) -> int:
         """SEEK_DATA or SEEK_HOLE. What is dirty in the kernel alone is data too, so it is fetched
