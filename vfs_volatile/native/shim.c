@@ -79,6 +79,8 @@ static void on_init(void *userdata, struct fuse_conn_info *conn)
 	conn->want &= ~(unsigned)(FUSE_CAP_HANDLE_KILLPRIV | FUSE_CAP_ATOMIC_O_TRUNC);
 	/* Nobody but the kernel changes data: a new mtime or size must not empty its page cache. */
 	conn->want &= ~(unsigned)FUSE_CAP_AUTO_INVAL_DATA;
+	/* After a write with O_DIRECT that it does not wait for the kernel leaves old pages cached. */
+	conn->want &= ~(unsigned)FUSE_CAP_ASYNC_DIO;
 	conn->want |= conn->capable & (FUSE_CAP_EXPLICIT_INVAL_DATA | FUSE_CAP_SPLICE_WRITE);
 	/* A umask does not count where a default access control list is: that we know. */
 	conn->want |= conn->capable & FUSE_CAP_DONT_MASK;
