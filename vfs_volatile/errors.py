@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import traceback
 from collections.abc import Sequence
@@ -95,6 +96,14 @@ def refusal_text(error: BaseException) -> str:
     number = error.errno if isinstance(error, OSError) else ENOMEM
     mend = f"; {MENDS[number]}" if number in MENDS else ""
     return f"the system refused: {refusal_reason(error)}{at}{mend}"
+
+
+def log_failure(log: logging.Logger, what: str, error: Exception) -> None:
+    """Say that ``what`` failed, which nobody waits for: a refusal in a line, a bug in full."""
+    if refusal(error) is None:
+        log.error("%s failed", what, exc_info=error)
+    else:
+        log.warning("%s failed: %s", what, refusal_text(error))
 
 
 def refusal_reason(error: BaseException) -> str:

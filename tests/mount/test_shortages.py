@@ -14,6 +14,7 @@ from tests.support.errnos import errno_of
 from tests.support.fvrange import PAGE
 from tests.support.mount import ROOT, MountFactory, command
 from tests.support.mountinfo import is_mounted
+from tests.support.voter import Stage
 from tests.support.waiting import PATIENCE, eventually
 from vfs_volatile import VRANGE_NONVOLATILE, VRANGE_VOLATILE, fvrange
 
@@ -51,6 +52,37 @@ def test_few_descriptors(mount: MountFactory, options: dict[str, str]) -> None:
     mounted.set_root("purge", "all")
     assert {fvrange(file.fd, 0, 0, VRANGE_NONVOLATILE) for file in files} == {PAGE}
     mounted.file("again", 2)
+
+
+def test_voters_without_descriptors(mount: MountFactory) -> None:
+    """They fork, run other programs and end while nobody can be looked at: no vote is counted
+    then, nothing is purged, and later all is known.
+    """
+    mounted = mount(semantics="kim")
+    mounted.declared_stderr = True
+    file = mounted.file("file", 2)
+    stage = Stage(mounted.path.parent)
+    try:
+        parent, gone = (stage.voter().map(file) for _ in range(2))
+        parent.hold(0, 1)
+        gone.hold(1, 1)
+        hard = resource.prlimit(mounted.process.pid, resource.RLIMIT_NOFILE)[1]
+        resource.prlimit(mounted.process.pid, resource.RLIMIT_NOFILE, (3, hard))
+        child = parent.fork()
+        gone.exec()
+        parent.exit()
+        assert errno_of(child.agree) == "ENOMEM"
+        assert errno_of(file.purge) == "ENOMEM"
+        assert eventually(lambda: "following processes failed" in mounted.stderr)
+        resource.prlimit(mounted.process.pid, resource.RLIMIT_NOFILE, (hard, hard))
+        child.unmap()
+        file.mark()
+        assert file.purge() == PAGE, "the child holds what its parent held"
+        assert file.reads() == "aX"
+        child.exit()
+        assert file.purge() == 2 * PAGE
+    finally:
+        stage.close()
 
 
 def no_threads() -> None:

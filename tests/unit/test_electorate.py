@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import resource
 import socket
 from collections.abc import Iterator
 from functools import partial
@@ -252,6 +253,29 @@ def test_votes_on_all_files_are_inherited_and_end(
     electorate.catch_up()
     assert not space.votes.ballots
     assert not other.votes.ballots
+
+
+def test_events_that_could_not_be_taken_in_are_not_lost(
+    stage: Stage, space: AddressSpace, told: Told
+) -> None:
+    """There may be no descriptor left to look at a child."""
+    electorate, parent, gone = Electorate(told), stage.voter(), stage.voter()
+    hold(electorate, space, parent)
+    agree(electorate, space, gone, 1)
+    child = parent.fork()
+    gone.exit()
+    told.events = [ThreadEnd(gone.pid), Fork(parent.pid, child.pid)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        for _ in range(2):
+            with pytest.raises(OSError, match="Too many open files"):
+                electorate.catch_up()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    electorate.catch_up()
+    assert holders(space) == {parent.pid, child.pid}
+    assert not agreers(space, 1)
 
 
 def test_after_lost_events_children_are_recognised_by_sight(

@@ -6,6 +6,7 @@ import errno
 
 import pytest
 import trio
+import trio.testing
 
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.native.answering import errno_of
@@ -61,6 +62,33 @@ def test_what_takes_effect_is_not_answered_by_the_watchdog() -> None:
     mount.serve(late=True)
     assert mount.answers == ["purged"] == mount.told
     assert not len(mount.requests)
+
+
+def test_a_caller_who_cannot_be_looked_at_is_looked_at_again() -> None:
+    """There may be no descriptor for it just then."""
+    looks: list[int] = []
+
+    def is_dying(tid: int) -> bool:
+        looks.append(tid)
+        if len(looks) == 1:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return True
+
+    answers: list[object] = []
+    requests = Requests(is_dying)
+
+    async def task() -> None:
+        request = Request("unmark", 1, answers.append)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(
+                requests.serve, KEY, request, trio.sleep_forever, answers.append, errno_of
+            )
+            await trio.testing.wait_all_tasks_blocked()
+            await requests.interrupted(KEY)
+
+    trio.run(task)
+    assert answers == [errno.EINTR]
+    assert looks == [1, 1]
 
 
 def test_without_a_request_there_is_nobody_to_tell() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Callable
@@ -126,6 +127,25 @@ def test_one_that_was_gone_already(roll: Roll) -> None:
         brief.kill()
     roll.add(found)
     assert roll.call() == [found]
+
+
+def test_who_could_not_be_looked_at_is_looked_at_again(
+    roll: Roll, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sleeper = start()
+    before = who(sleeper)
+    sleeper.does("x")
+    assert eventually(lambda: roll._kernel.is_off_queue(sleeper.pid, sleeper.pid))
+    with monkeypatch.context() as patch:
+        patch.setattr(roll._kernel, "identify", refused)
+        with pytest.raises(OSError, match="Too many"):
+            roll.call()
+    assert roll.call() == [before]
+    assert roll.call() == [before], "nor is it forgotten by who asked"
+
+
+def refused(_pid: int) -> None:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 class Preempted(Counting):

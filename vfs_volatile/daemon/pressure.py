@@ -10,7 +10,7 @@ from vfs_volatile.core.history import Cause
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.relief import Relief
 from vfs_volatile.daemon.psi import Triggers, memory_is_short
-from vfs_volatile.errors import refusal, refusal_text
+from vfs_volatile.errors import log_failure
 from vfs_volatile.fs.purges import Purges
 from vfs_volatile.fs.threads import run_in_thread
 from vfs_volatile.units import PAGE_SIZE, format_size
@@ -39,10 +39,7 @@ class PressureGuard:
                 for cause in sorted(causes):  # the cgroup's before the system's: it is surely ours
                     await self._answer(cause)
             except Exception as error:  # a bug here must not take the files of the mount with it
-                if refusal(error) is None:
-                    log.exception("purging under pressure failed")
-                else:
-                    log.warning("purging under pressure failed: %s", refusal_text(error))
+                log_failure(log, "purging under pressure", error)
                 await trio.sleep(_REFUSED_SECONDS)
 
     async def _answer(self, cause: Cause) -> None:

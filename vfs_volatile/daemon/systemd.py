@@ -14,6 +14,6 @@ def notify(state: str) -> None:
         return
     if address.startswith("@"):  # a socket without a file, unix(7)
         address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.setblocking(False)
         manager.sendto(state.encode(), address)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import logging
+from collections import Counter, deque
 from collections.abc import Iterable
 
 import trio
 
 from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.ranges import AT_ONCE
+from vfs_volatile.errors import log_failure
 from vfs_volatile.fs.orphans import Look, Orphans
 from vfs_volatile.processes.connector import Event, Exec, Fork, ProcessEvents, ThreadEnd
 from vfs_volatile.processes.identity import ProcessId, look_at
@@ -16,8 +18,13 @@ from vfs_volatile.processes.kernel import Kernel
 from vfs_volatile.processes.openers import boot_ticks
 from vfs_volatile.processes.roll import Roll
 
+log = logging.getLogger(__name__)
+
 _PURGE_SECONDS = 0.01
 """Between two looks whether a purge has ended during which a voter did."""
+
+_AGAIN_SECONDS = 0.5
+"""Until the next try, after one that failed."""
 
 
 class Electorate:
@@ -36,6 +43,10 @@ class Electorate:
         # -- mutable --
         self._complete = events is not None
         """Has every birth been seen? No more once the kernel has dropped events."""
+        self._untaken: deque[Event] = deque()
+        """Events that have come: the first could not be taken in, if there are any."""
+        self._may_have_ended = False
+        """Has a voter perhaps ended, and has not been looked at since?"""
         self._voters: dict[ProcessId, set[AddressSpace]] = {}
         self.orphans = Orphans(look)
         # INVARIANT: how many voters of a file have this stack; there is no 0.
@@ -70,9 +81,10 @@ class Electorate:
         return self._by_pid.get(process.pid) == process
 
     def catch_up(self) -> None:
-        """Take in all that has happened to voters until now."""
+        """Take in all that has happened to voters until now. Raises OSError."""
         self._take_in_events()
         ended = self._roll.call()
+        self._may_have_ended = False
         if ended:
             self._take_in_events()  # what they did before they ended: their children inherit
         for process in ended:
@@ -101,15 +113,25 @@ class Electorate:
         if self._events is None:
             await trio.sleep_forever()
         while self._events is not None:
-            await trio.lowlevel.wait_readable(self._events.socket)
-            if self._take_in_events():
-                self.catch_up()
+            if not self._untaken and not self._may_have_ended:
+                await trio.lowlevel.wait_readable(self._events.socket)
+            try:
+                self._take_in_events()
+                if self._may_have_ended:
+                    self.catch_up()
+            except Exception as error:  # whoever votes meanwhile is refused
+                log_failure(log, "following processes", error)
+                await trio.sleep(_AGAIN_SECONDS)
 
     async def sweep(self) -> None:
         """End what votes have left behind that ended, in steps, until cancelled."""
         while True:
             await self._left_behind.wait()
-            self._sweep()
+            try:
+                self._sweep()
+            except Exception as error:  # what is left is not volatile
+                log_failure(log, "ending votes", error)
+                await trio.sleep(_AGAIN_SECONDS)
             if any(space.votes.forsaken for space in self._unswept):
                 await trio.lowlevel.checkpoint()
             elif self._unswept:
@@ -129,17 +151,16 @@ class Electorate:
             if left <= 0:
                 return
 
-    def _take_in_events(self) -> bool:
-        """Take in the events that are pending; may a voter have ended?"""
+    def _take_in_events(self) -> None:
+        """Take in the events that are pending, in their order. Raises OSError."""
         if self._events is None:
-            return False
-        events = self._events.pending()
+            return
+        self._untaken += self._events.pending()
         self._complete = self._complete and not self._events.overrun
-        for event in events:
-            self._handle(event)
-        return self._events.overrun or any(
-            isinstance(event, ThreadEnd) and event.pid in self._by_pid for event in events
-        )
+        self._may_have_ended |= self._events.overrun
+        while self._untaken:
+            self._handle(self._untaken[0])
+            self._untaken.popleft()
 
     def _handle(self, event: Event) -> None:
         match event:
@@ -151,6 +172,8 @@ class Electorate:
                 self._inherit(voter, ProcessId(child, born.id.born if born else 0, voter.stack))
             case Exec(pid) if pid in self._by_pid:
                 self._drop(self._by_pid[pid])
+            case ThreadEnd(pid) if pid in self._by_pid:
+                self._may_have_ended = True
 
     def _recognise(self, space: AddressSpace, child: ProcessId) -> None:
         """fork(2) copies the stack, so a process with a voter's stack descends from it.

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import trio
 
 from vfs_volatile.core.address_space import AddressSpace
-from vfs_volatile.errors import REFUSALS, refusal_text
+from vfs_volatile.errors import log_failure
 from vfs_volatile.fs.threads import run_in_thread
 from vfs_volatile.processes.identity import ProcessId
 from vfs_volatile.processes.kin import Living
@@ -69,8 +69,8 @@ class Orphans:
             started = trio.current_time()
             try:
                 await self.end_gone()
-            except REFUSALS as error:
-                log.warning("processes are looked at later: %s", refusal_text(error))
+            except Exception as error:  # a bug here must not take the files of the mount with it
+                log_failure(log, "looking for orphans", error)
             took = trio.current_time() - started
             if not len(self):
                 self._some = trio.Event()

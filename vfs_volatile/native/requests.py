@@ -7,6 +7,7 @@ linux/fs/fuse/dev.c); or the watchdog, from a thread of its own, when the task t
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import time
 from collections.abc import Awaitable, Callable
@@ -16,7 +17,7 @@ from typing import Any
 
 import trio
 
-from vfs_volatile.errors import SyscallError
+from vfs_volatile.errors import REFUSALS, SyscallError
 
 Answer = Callable[[int], object]
 """Answer a request with an errno; may be called from any thread."""
@@ -108,9 +109,10 @@ class Requests:
         """
         request = self._waiting.get(key)
         while request is not None and self._waiting.get(key) is request:
-            if not request.tid or self._is_dying(request.tid):
-                request.scope.cancel()
-                return
+            with contextlib.suppress(*REFUSALS):  # it is looked at again
+                if not request.tid or self._is_dying(request.tid):
+                    request.scope.cancel()
+                    return
             await trio.sleep(_LOOK_SECONDS)
 
     def older_than(self, seconds: float) -> list[tuple[int, Request]]:

@@ -51,7 +51,7 @@ class Roll:
             self._files -= 1
 
     def call(self) -> list[ProcessId]:
-        """Those on the roll that are no longer who they were."""
+        """Those on the roll that are no longer who they were. Raises OSError."""
         return [
             process for process, entry in self._entries.items() if self._is_gone(process, entry)
         ]
@@ -64,5 +64,6 @@ class Roll:
             asleep = turns and self._kernel.is_off_queue(process.pid, process.pid)
         except OSError:
             asleep = False
-        entry.turns = turns if asleep else None
-        return self._kernel.identify(process.pid) != process
+        is_gone = self._kernel.identify(process.pid) != process
+        entry.turns = turns if asleep and not is_gone else None  # not before: it may be refused
+        return is_gone
