@@ -73,6 +73,25 @@ def test_names_come_once_while_others_come_and_go(here: Path) -> Iterator[object
 
 
 @on_both
+def test_renaming_all_while_reading(here: Path) -> Iterator[object]:
+    """It comes to an end, and no name that stays is left out; a new start shows all."""
+    for number in range(COUNT):
+        made(here / f"file{number}")
+    with opened(here, os.O_RDONLY) as fd:
+        made(here / "made after opening")
+        rounds = 0
+        while (more := names(getdents(fd, 500))) and rounds < COUNT:
+            rounds += 1
+            for name in more:
+                if name.startswith((b"file", b"again")):
+                    new = name.replace(b"file", b"again") + b"n"
+                    os.rename(os.fsencode(here) + b"/" + name, os.fsencode(here) + b"/" + new)
+        yield rounds < COUNT
+        os.lseek(fd, 0, os.SEEK_SET)
+        yield len(everything(fd)), sorted(os.listdir(here))
+
+
+@on_both
 def test_removing_all_while_reading(here: Path) -> Iterator[object]:
     """As rm -r does it."""
     for number in range(COUNT):

@@ -9,7 +9,6 @@ import os
 import resource
 import select
 import signal
-import stat
 import struct
 from pathlib import Path
 
@@ -19,8 +18,7 @@ from tests.parity.calls import (
     userfaultfd_takes,
 )
 from tests.parity.limits import limit
-from tests.parity.sides import as_user, attempt, in_child, is_empty, made, opened
-from tests.parity.test_permissions import OTHER, owned
+from tests.parity.sides import attempt, in_child, is_empty, made, opened
 from tests.support.acls import ACCESS, acl
 from tests.support.files import fallocate
 
@@ -111,14 +109,6 @@ def test_allocating_beyond_the_limit_on_file_size(here: Path) -> object:
             return attempt(fallocate, fd, KEEP_SIZE, 0, 2 * PAGE)
 
     return in_child(child)
-
-
-@limit("set-group-ID without execution by the group", ours="-rw-rwSrw-", tmpfs="-rw-rw-rw-")
-def test_set_group_id_without_execution(here: Path) -> object:
-    path = owned(here / "file", 0, 0o2666, OTHER)
-    os.chmod(here, 0o777)
-    as_user(lambda at: [attempt(os.truncate, at / "file", 3)], here)
-    return stat.filemode(os.stat(path).st_mode)
 
 
 @limit("space of deleted files", ours=True, tmpfs=True)

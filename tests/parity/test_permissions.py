@@ -119,9 +119,19 @@ def test_set_ids_are_cleared(here: Path) -> Iterator[object]:
         path = owned(here / file, USER, mode)
         yield oct(mode), name, "root", attempt(calls[name], path), mode_of(path)
         os.chmod(path, mode)
-    results = as_user(lambda at: [attempt(calls[name], at / file) for _, name, file in cases], here)
-    for (mode, name, file), result in zip(cases, results, strict=True):
-        yield oct(mode), name, "owner", result, mode_of(here / file)
+    for group, groups in ((USER, ()), (OTHER, ()), (OTHER, (OTHER,))):
+        for mode, _, file in cases:
+            os.chown(here / file, USER, group)
+            os.chmod(here / file, mode)
+            (here / f"{file}.link").unlink(missing_ok=True)
+        results = as_user(
+            lambda at: [attempt(calls[name], at / file) for _, name, file in cases],
+            here,
+            groups=groups,
+        )
+        for (mode, name, file), result in zip(cases, results, strict=True):
+            yield oct(mode), name, "owner", group, groups, result, mode_of(here / file)
+    for mode, _, file in cases:
         os.chmod(here / file, mode)
         yield attempt(os.chown, here / file, OTHER, -1), mode_of(here / file)
 
@@ -138,15 +148,21 @@ def _with(path: Path, call: Callable[[int], object]) -> object:
 
 @on_both
 def test_writing_by_another_user_clears_set_ids(here: Path) -> Iterator[object]:
-    for mode in (0o6777, 0o2777, 0o4666):
+    for mode in (0o6777, 0o2777, 0o4666, 0o2666):
         path = owned(here / f"{mode:o}", 0, mode)
         yield as_user(partial(_write, path.name), here), mode_of(path)
         os.chmod(path, mode)
         yield as_user(partial(_truncate, path.name), here), mode_of(path)
+        os.chmod(path, mode)
+        yield as_user(partial(_allocate, path.name), here), mode_of(path)
 
 
 def _write(name: str, at: Path) -> list[object]:
     return [_with(at / name, lambda fd: os.pwrite(fd, b"x", 0))]
+
+
+def _allocate(name: str, at: Path) -> list[object]:
+    return [_with(at / name, lambda fd: fallocate(fd, 0, 0, 9000))]
 
 
 def _truncate(name: str, at: Path) -> list[object]:

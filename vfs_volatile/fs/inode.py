@@ -6,7 +6,7 @@ import os
 import time
 from bisect import bisect_right
 from collections.abc import Iterator
-from itertools import count
+from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
 from vfs_volatile.core.address_space import AddressSpace
@@ -37,7 +37,7 @@ class Dentry(NamedTuple):
 class Directory:
     """The entries of a directory, by name and in an order that a reader can resume."""
 
-    __slots__ = ("_by_cookie", "_by_name", "_cookies", "_newest", "inode", "parent")
+    __slots__ = ("_by_cookie", "_by_name", "_cookies", "inode", "next_cookie", "parent")
 
     def __init__(self, inode: Inode, parent: Inode | None) -> None:
         self.inode = inode
@@ -48,7 +48,7 @@ class Directory:
         self._by_name: dict[bytes, tuple[int, Inode]] = {}
         self._by_cookie: dict[int, bytes] = {}
         self._cookies: list[int] = []
-        self._newest = count(FIRST_COOKIE)
+        self.next_cookie = FIRST_COOKIE
 
     def __len__(self) -> int:
         return len(self._by_name)
@@ -59,7 +59,8 @@ class Directory:
 
     def add(self, name: bytes, inode: Inode) -> None:
         """Add an entry under a name that is free."""
-        cookie = next(self._newest)
+        cookie = self.next_cookie
+        self.next_cookie += 1
         self._by_name[name] = (cookie, inode)
         self._by_cookie[cookie] = name
         self._cookies.append(cookie)
@@ -245,6 +246,26 @@ class Inode:
         self.pull_times()
         self.mtime_ns = self.ctime_ns = time.time_ns()
         self.push_times()
+
+
+class Listing:
+    """An open directory."""
+
+    __slots__ = ("_end", "inode")
+
+    def __init__(self, inode: Inode) -> None:
+        self.inode = inode
+        self._end = 0
+
+    def after(self, cookie: int) -> Iterator[tuple[int, bytes, Inode]]:
+        """As :meth:`Directory.after`, but for what was added after the first was read, so that
+        who renames each entry that he reads comes to an end. (tmpfs lists new ones first.)
+        """
+        directory = self.inode.directory
+        assert directory is not None
+        if not cookie or not self._end:
+            self._end = directory.next_cookie
+        return takewhile(lambda entry: entry[0] < self._end, directory.after(cookie))
 
 
 class Handle:

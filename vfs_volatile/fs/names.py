@@ -27,8 +27,9 @@ from pyfuse3 import (
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.fs import acls
 from vfs_volatile.fs.answers import NOTHING, Answers, attributes, entry, space_of
-from vfs_volatile.fs.inode import FIRST_COOKIE, Inode
+from vfs_volatile.fs.inode import FIRST_COOKIE, Inode, Listing
 from vfs_volatile.fs.tree import NAME_MAX
+from vfs_volatile.processes.identity import keeps_set_group_id
 from vfs_volatile.units import PAGE_SIZE
 
 
@@ -37,7 +38,7 @@ class Names(Answers):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._directories: dict[int, Inode] = {}
+        self._listings: dict[int, Listing] = {}
 
     # The shim's: answered at once.
 
@@ -112,22 +113,21 @@ class Names(Answers):
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
         found, _ = self._tree.directory(inode)
         fh = FileHandleT(next(self._numbers))
-        self._directories[fh] = found
+        self._listings[fh] = Listing(found)
         return fh
 
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
-        directory = self._directories[fh]
+        listing = self._listings[fh]
         if self._sets_atime:
-            directory.touch_read()
-        assert directory.directory is not None
-        for cookie, name, inode in directory.directory.after(start_id):
+            listing.inode.touch_read()
+        for cookie, name, inode in listing.after(start_id):
             if not pyfuse3.readdir_reply(token, FileNameT(name), entry(attributes(inode)), cookie):
                 return
             if cookie >= FIRST_COOKIE:  # of "." and ".." the kernel takes no reference
                 inode.lookups += 1
 
     async def releasedir(self, fh: FileHandleT) -> None:
-        del self._directories[fh]
+        del self._listings[fh]
 
     async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:
         raise SyscallError(errno.ENOSYS)  # nothing to sync: the kernel need not ask again
@@ -144,7 +144,7 @@ class Names(Answers):
         found = self._tree.get(inode)
         # Of a directory chown(2) leaves them (linux/fs/open.c, chown_common).
         kills_privileges = found.directory is None and (shim.kills_privileges() or nothing_set)
-        if kills_privileges and nothing_set and found.mode != without_privileges(found.mode):
+        if kills_privileges and nothing_set and found.mode != _without_privileges(found, ctx):
             _require_writer(found, ctx)
         found.pull_times()
         if fields.update_size:
@@ -156,7 +156,7 @@ class Names(Answers):
             found.mode = stat.S_IFMT(found.mode) | stat.S_IMODE(attr.st_mode)
             acls.follow_mode(found)
         if kills_privileges:
-            found.mode = without_privileges(found.mode)
+            found.mode = _without_privileges(found, ctx)
         if fields.update_uid:
             found.uid = attr.st_uid
         if fields.update_gid:
@@ -206,10 +206,14 @@ def _require_writer(inode: Inode, ctx: RequestContext) -> None:
         raise SyscallError(errno.EPERM)
 
 
-def without_privileges(mode: int) -> int:
-    """``mode`` after somebody has written who may not keep set-id bits.
+def _without_privileges(inode: Inode, ctx: RequestContext) -> int:
+    """The mode of a file to which somebody has written who may not keep set-id bits.
 
-    Set-group-ID without execution by the group is no privilege (should_remove_suid, linux/fs).
+    Set-group-ID without execution by the group is no privilege: who is of the group leaves it
+    (setattr_should_drop_sgid in linux/fs/attr.c).
     """
-    mode &= ~stat.S_ISUID
-    return mode & ~stat.S_ISGID if mode & stat.S_IXGRP else mode
+    mode = inode.mode & ~stat.S_ISUID
+    is_privilege = bool(mode & stat.S_IXGRP)
+    if mode & stat.S_ISGID and (is_privilege or not keeps_set_group_id(ctx.pid, inode.gid)):
+        mode &= ~stat.S_ISGID
+    return mode
