@@ -241,9 +241,8 @@ class Tree:
         if self.free_inodes * _INODE_BYTES < _INODE_BYTES + attribute_bytes:
             raise SyscallError(errno.ENOSPC)
 
-    def _new(self, mode: int, uid: int, gid: int, attribute_bytes: int = 0) -> Inode:
-        self._require_inode(attribute_bytes)
-        self._attribute_bytes += attribute_bytes
+    def _new(self, mode: int, uid: int, gid: int) -> Inode:
+        self._require_inode()
         inode = Inode(next(self._numbers), mode, uid, gid)
         self.inodes[inode.number] = inode
         return inode
@@ -254,11 +253,29 @@ class Tree:
             gid = above.gid
             if stat.S_ISDIR(mode):
                 mode |= stat.S_ISGID
-        mode, lists = _inherited(above, mode, umask)
-        inode = self._new(mode, uid, gid, sum(_attribute_bytes(*each) for each in lists.items()))
-        inode.xattrs.update(lists)
+        default = above.xattrs.get(acl.DEFAULT)
+        if default is None or stat.S_ISLNK(mode):
+            inode = self._new(mode & ~umask, uid, gid)
+        else:
+            inode = self._new_heir(default, mode, uid, gid)
         if stat.S_ISREG(mode):
             inode.space = AddressSpace(inode.number, self._memory, self._make_store())
+        return inode
+
+    def _new_heir(self, default: bytes, mode: int, uid: int, gid: int) -> Inode:
+        """A new inode in a directory with a default access control list.
+
+        (posix_acl_create in linux/fs/posix_acl.c)
+        """
+        mode, access = acl.inherited(default, mode)
+        lists = {acl.ACCESS: access} if access is not None else {}
+        if stat.S_ISDIR(mode):
+            lists[acl.DEFAULT] = default
+        taken = sum(_attribute_bytes(name, value) for name, value in lists.items())
+        self._require_inode(taken)
+        inode = self._new(mode, uid, gid)
+        self._attribute_bytes += taken
+        inode.xattrs = lists
         return inode
 
     def _writable_directory(self, number: int) -> tuple[Inode, Directory]:
@@ -328,20 +345,3 @@ class Tree:
 def _attribute_bytes(name: bytes, value: bytes) -> int:
     """What an extended attribute takes."""
     return _ATTRIBUTE_BYTES + len(name) + len(value)
-
-
-def _inherited(above: Inode, mode: int, umask: int) -> tuple[int, dict[bytes, bytes]]:
-    """The mode of what is made in a directory, and the access control lists that it takes from it.
-
-    (posix_acl_create in linux/fs/posix_acl.c)
-    """
-    if stat.S_ISLNK(mode):
-        return mode, {}
-    default = above.xattrs.get(acl.DEFAULT)
-    if default is None:
-        return mode & ~umask, {}
-    mode, access = acl.inherited(default, mode)
-    lists = {acl.ACCESS: access} if access is not None else {}
-    if stat.S_ISDIR(mode):
-        lists[acl.DEFAULT] = default
-    return mode, lists
