@@ -51,6 +51,7 @@ NEEDS = {
     "lists": "large = [[0] * 20_000 for _ in range(30)]; assert not memory_is_left()",
     "bitmaps": "found = BitMap(); any(found.add(page << 16) for page in range(1 << 16));"
     " assert len(found) == 1 << 16",
+    "vectors of C++": "found = BitMap([*range(150_000)]); assert len(found) == 150_000",
     "calls": "call = lambda deep: deep and call(deep - 1); [call(900) for _ in range(100)]",
 }
 
@@ -69,7 +70,7 @@ def test_what_is_needed_can_be_had(name: str) -> None:
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr[-1000:]
 
 
-@pytest.mark.parametrize("name", ["objects", "lists", "bitmaps"])
+@pytest.mark.parametrize("name", ["objects", "lists", "bitmaps", "vectors of C++"])
 def test_without_it_there_is_none(name: str) -> None:
     """So the test above can fail."""
     assert run(NEEDS[name], with_reserve=False).stdout != "done\n"

@@ -1,8 +1,9 @@
 /*
  * Which requests are refused when memory has run out (reserve.c), before anybody starts with them.
  *
- * What takes memory for good goes first; what takes it while it is served, or gives some back, goes
- * on with half of the reserve; then only what cannot fail: the kernel does not repeat it.
+ * What takes memory for good goes first; what takes it while it is served goes on with half of the
+ * reserve, and what gives some back with a quarter; then only what cannot fail: the kernel does not
+ * repeat it.
  */
 #include "../fvrange.h"
 
@@ -55,6 +56,7 @@ static int writes_back(const struct fuse_in_header *head, size_t length)
 }
 
 #define OPENS ((GROWS + WORKS) / 2) /* takes memory until it is closed */
+#define RELIEVES (KEPT + 1)
 #define CANNOT_FAIL 0
 
 /* How many slices of the reserve have to be there for a request, of which length bytes came. */
@@ -84,7 +86,12 @@ static int slices_for(const struct fuse_in_header *head, size_t length)
 	case FUSE_IOCTL:
 		return takes_back(head, length) ? WORKS : GROWS;
 	case FUSE_WRITE:
-		return writes_back(head, length) ? KEPT + 1 : WORKS;
+		return writes_back(head, length) ? RELIEVES : WORKS;
+	case FUSE_LOOKUP:
+	case FUSE_GETATTR:
+	case FUSE_UNLINK:
+	case FUSE_RMDIR:
+		return RELIEVES;
 	default:
 		return WORKS;
 	}

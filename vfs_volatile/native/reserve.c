@@ -84,10 +84,9 @@ static void free_slice(const struct slice *slice)
 		free(slice->at);
 }
 
-/* Give up a slice, so that so many bytes can be had. 0 if there is none for them. */
-static int give_slice(size_t size)
+/* Give up a slice, but for so many, so that so many bytes can be had. 0 if there is none for them. */
+static int give_slice_above(int least, size_t size)
 {
-	const int least = pthread_equal(pthread_self(), serving) ? leaves : 0;
 	const int code = errno;
 	int given = 0;
 
@@ -99,6 +98,11 @@ static int give_slice(size_t size)
 	pthread_mutex_unlock(&reserve.lock);
 	errno = code;
 	return given;
+}
+
+static int give_slice(size_t size)
+{
+	return give_slice_above(pthread_equal(pthread_self(), serving) ? leaves : 0, size);
 }
 
 #define WITH_RESERVE(size, call)                                                        \
@@ -169,7 +173,20 @@ static void use_reserve_for_python(void)
 	PyObject_SetArenaAllocator(&of_arenas);
 }
 
-/* Of the library that has CRoaring in it; without such a function it goes without the reserve. */
+typedef void new_handler(void);
+static new_handler *(*set_new_handler)(new_handler *); /* std::set_new_handler */
+
+/* C++ asks again after this. Not even what is left to others is spared: nobody catches bad_alloc. */
+static void give_to_new(void)
+{
+	if (!give_slice_above(0, SLICE))
+		set_new_handler(NULL);
+}
+
+/*
+ * Of the library that has CRoaring in it, and around it vectors of C++; without such functions it
+ * goes without the reserve.
+ */
 static void use_reserve_for_bitmaps(const char *library)
 {
 	const struct roaring_allocator ours = {
@@ -183,6 +200,11 @@ static void use_reserve_for_bitmaps(const char *library)
 
 	if (use)
 		use(ours);
+	set_new_handler = found ? (new_handler * (*)(new_handler *))(uintptr_t)dlsym(
+					  found, "_ZSt15set_new_handlerPFvvE") :
+				  NULL;
+	if (set_new_handler)
+		set_new_handler(give_to_new);
 }
 
 static __attribute__((noinline)) void grow_stack(void)
@@ -202,6 +224,8 @@ static int is_whole(void)
 	while (reserve.held < SLICES && get_slice(&reserve.slices[reserve.held]))
 		reserve.held++;
 	pthread_mutex_unlock(&reserve.lock);
+	if (set_new_handler && reserve.held)
+		set_new_handler(give_to_new);
 	return reserve.held == SLICES;
 }
 
