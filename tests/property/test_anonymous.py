@@ -20,7 +20,8 @@ from pyroaring import BitMap
 
 from tests.property.strategies import behaviors
 from tests.support.anonymous_model import Mark, ModelLineage
-from vfs_volatile.core.anonymous import AnonymousSpace, Lineage
+from vfs_volatile.core.anonymous import AnonymousSpace
+from vfs_volatile.core.lineage import Lineage
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import PageSpan
 from vfs_volatile.core.reclaim import Victim, choose

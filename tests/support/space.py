@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from tests.support.stores import FakeStore
-from vfs_volatile.core.address_space import AddressSpace, Run
+from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.memory import Memory
+from vfs_volatile.core.page_state import Run
 from vfs_volatile.core.range_state import Drain
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.units import PAGE_SIZE

@@ -7,11 +7,15 @@ import os
 from collections.abc import Callable, Iterator
 
 from vfs_volatile.core.pages import Data, Extent, PageSpan, in_memory
+from vfs_volatile.errors import REFUSALS
 from vfs_volatile.units import PAGE_SIZE
 
 
 class FakeStore:
-    """A dict of pages. Set ``credit`` or ``frees`` to let it fail after so much more."""
+    """A dict of pages. Set ``credit`` or ``frees`` to let it fail after so much more.
+
+    What frees memory is done at once, or not at all.
+    """
 
     def __init__(self) -> None:
         self.pages: dict[int, bytearray] = {}
@@ -30,7 +34,7 @@ class FakeStore:
         return None
 
     def write(self, offset: int, data: Data) -> int:
-        data = in_memory(data)
+        data = memoryview(in_memory(data))
         done = 0
         for page, start, stop in _pieces(offset, len(data)):
             piece, data = data[: stop - start], data[stop - start :]
@@ -47,13 +51,15 @@ class FakeStore:
 
     def zero(self, offset: int, length: int) -> None:
         self._free()
-        for page in [page for page in self.pages if offset <= (page + 1) * PAGE_SIZE]:
+        left: dict[int, bytearray] = {}
+        for page, data in self.pages.items():
             start = max(offset - page * PAGE_SIZE, 0)
             stop = min(offset + length - page * PAGE_SIZE, PAGE_SIZE)
-            if stop - start == PAGE_SIZE:
-                del self.pages[page]
-            elif start < stop:
-                self.pages[page][start:stop] = bytes(stop - start)
+            if stop - start < PAGE_SIZE:
+                left[page] = data
+            if 0 < stop - start < PAGE_SIZE:
+                left[page] = data[:start] + bytes(stop - start) + data[stop:]
+        self.pages = left
 
     def allocate(self, span: PageSpan) -> None:
         for page in range(*span):
@@ -64,18 +70,16 @@ class FakeStore:
 
     def drop(self, span: PageSpan) -> None:
         self._free()
-        near = range(*span) if span.end - span.first < len(self.pages) else list(self.pages)
-        for page in near:
-            if span.first <= page < span.end:
-                self.pages.pop(page, None)
+        first, end = span
+        self.pages = {at: data for at, data in self.pages.items() if not first <= at < end}
 
     def truncate(self, size: int) -> None:
         self._free()
         page, start = divmod(size, PAGE_SIZE)
-        for beyond in [at for at in self.pages if at * PAGE_SIZE >= size]:
-            del self.pages[beyond]
-        if page in self.pages:
-            self.pages[page][start:] = bytes(PAGE_SIZE - start)
+        left = {at: data for at, data in self.pages.items() if at * PAGE_SIZE < size}
+        if page in left:
+            left[page] = left[page][:start] + bytes(PAGE_SIZE - start)
+        self.pages = left
 
     def close(self) -> None:
         self.pages.clear()
@@ -150,8 +154,12 @@ class FakeDirectStore(FakeStore):
         super().drop(span)
 
     def truncate(self, size: int) -> None:
-        super().truncate(size)
-        self.length = size
+        before, self.length = self.length, size
+        try:
+            super().truncate(size)
+        except REFUSALS:
+            self.length = before
+            raise
 
     def held(self) -> int:
         return len(self.pages)

@@ -8,7 +8,8 @@ import pytest
 from pyroaring import BitMap
 
 from vfs_volatile.abi.ioctls import VRANGE_FULL, VRANGE_PARTIAL, vrange_priority
-from vfs_volatile.core.anonymous import AnonymousSpace, Lineage
+from vfs_volatile.core.anonymous import AnonymousSpace
+from vfs_volatile.core.lineage import Lineage
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import PageSpan
 from vfs_volatile.core.reclaim import Round, choose

@@ -13,58 +13,43 @@ Rule numbers refer to the list "Semantics of ranges" in ``docs/semantics.md``.
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from operator import add, le
-from typing import NamedTuple
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pyroaring import BitMap
 
+from vfs_volatile.abi.ioctls import VRANGE_SIGBUS, VRANGE_ZERO
 from vfs_volatile.core.consent import Ballot, Process
-from vfs_volatile.core.content import Content
 from vfs_volatile.core.memory import Memory
+from vfs_volatile.core.mending import change
 from vfs_volatile.core.pages import (
     PageSpan,
     PageStore,
-    count,
     page_set,
     pages_covered,
-    pages_touched,
     runs,
-    whole_pages,
     within,
 )
 from vfs_volatile.core.range_state import Drain
-from vfs_volatile.core.ranges import AT_ONCE
-from vfs_volatile.core.residency import ByteSpan
+from vfs_volatile.core.ranges import AT_ONCE, VolatileRange
+from vfs_volatile.core.unmarking import Unmarking
 from vfs_volatile.core.volatility import Volatility
 from vfs_volatile.core.votes import Votes
-from vfs_volatile.errors import REFUSALS, SyscallError
-from vfs_volatile.units import PAGE_SIZE, pages_for
-
-_FEW_PAGES = 256
-"""So many may be looked at one by one; what lies between them may be far more."""
+from vfs_volatile.errors import REFUSALS
+from vfs_volatile.units import pages_for
 
 
-class Run(NamedTuple):
-    """What NEXT answers: volatile bytes of one range that are all purged or all not."""
-
-    start: int
-    length: int
-    behavior: int
-    state: int
-
-
-class AddressSpace(Content):
+class AddressSpace(Unmarking):
     """The pages of one file and what may be done to them."""
 
-    __slots__ = ("_votes", "volatility")
+    __slots__ = ("_closed", "_votes", "volatility")
 
     def __init__(self, ino: int, memory: Memory, store: PageStore) -> None:
         super().__init__(ino, memory, store)
         self.volatility = Volatility(memory, self.resident)
         self._votes: Votes | None = None
         """Made when the first is cast: most files never have any."""
+        self._closed = False
 
     @property
     def votes(self) -> Votes:
@@ -80,12 +65,16 @@ class AddressSpace(Content):
 
     # ---- volatility ----
 
+    @change
     def mark(self, start: int, length: int, behavior: int) -> int:
         """Make the pages wholly inside volatile; the bytes of the range already purged.
 
         Pages that are volatile already keep their age, behavior and state (rule 2). A ``length``
         of 0 reaches to the end of file.
         """
+        return self._mark(start, length, behavior)
+
+    def _mark(self, start: int, length: int, behavior: int) -> int:
         if span := self.span_of(start, length):
             self.volatility.mark(self, span, behavior)
         return self.purged_bytes(start, length)
@@ -97,184 +86,40 @@ class AddressSpace(Content):
         while (span := self.span_of(start, length)) and page < span.end:
             rest = PageSpan(max(page, span.first), span.end)
             newest = self.memory.newest_age
-            page = self.volatility.mark(self, rest, behavior, age=age, most=AT_ONCE)
+            page = self._mark_step(rest, behavior, age)
             if self.memory.newest_age != newest:
                 age = self.memory.newest_age
             yield
 
+    @change
+    def _mark_step(self, rest: PageSpan, behavior: int, age: int | None) -> int:
+        """How far it came."""
+        return self.volatility.mark(self, rest, behavior, age=age, most=AT_ONCE)
+
     def mark_many(self, starts: Sequence[int], lengths: Sequence[int], behavior: int) -> list[int]:
         """:meth:`mark` for many, in their order, faster."""
+        memory = self.memory
+        if memory.in_doubt is not None:
+            memory.mend()
+        newest = memory.newest_age
+        try:
+            return self._mark_many(starts, lengths, behavior)
+        except MemoryError:
+            memory.in_doubt, memory.newest_before = self, newest
+            raise
+
+    def _mark_many(self, starts: Sequence[int], lengths: Sequence[int], behavior: int) -> list[int]:
         if len(starts) == 1:
-            return [self.mark(starts[0], lengths[0], behavior)]
+            return [self._mark(starts[0], lengths[0], behavior)]
         size = self.size
         pages = self._pages_of_many(
             starts, lengths, lambda start, end: pages_covered(start, end, size)
         )
         if not self.volatility.mark_new(self, *pages, behavior):
-            return [self.mark(*span, behavior) for span in zip(starts, lengths, strict=True)]
+            return [self._mark(*span, behavior) for span in zip(starts, lengths, strict=True)]
         return self._purged_in(starts, lengths)
 
-    def unmark_many(self, starts: Sequence[int], lengths: Sequence[int]) -> list[int]:
-        """:meth:`unmark` for many, in their order, faster."""
-        if len(starts) == 1:
-            told = [0]  # made before: what has been told must reach whoever asked
-            told[0] = self.unmark(starts[0], lengths[0])
-            return told
-        pages = self._pages_of_many(starts, lengths, pages_touched)
-        if (
-            not pages[0]
-            or any(self._purged_in(starts, lengths))
-            or not self.volatility.unmark_whole(*pages)
-        ):
-            spans = list(zip(starts, lengths, strict=True))
-            self.clean_for_unmark(spans)
-            return self.tell(spans)
-        if self._votes:
-            for span in map(PageSpan, *pages):
-                self._votes.ended(span)
-        return [0] * len(starts)
-
-    def _pages_of_many(
-        self,
-        starts: Sequence[int],
-        lengths: Sequence[int],
-        pages_of: Callable[[int, int], PageSpan],
-    ) -> tuple[list[int], list[int]]:
-        """First pages, and ends, of spans if each begins where the one before ends or behind that;
-        else none.
-        """
-        ends = list(map(add, starts, lengths))
-        if not ends or not all(lengths) or not all(map(le, ends, starts[1:])):
-            return [], []
-        size = self.size
-        found = whole_pages(starts, ends) if ends[-1] <= size else None
-        if found is None:
-            ends = [max(start, min(end, size)) for start, end in zip(starts, ends, strict=True)]
-            firsts, ends = map(list, zip(*map(pages_of, starts, ends), strict=True))
-            found = firsts, ends
-        return found
-
-    def _purged_in(self, starts: Sequence[int], lengths: Sequence[int]) -> list[int]:
-        """:meth:`purged_bytes` of many, which are in order."""
-        hull = starts[-1] + lengths[-1] - starts[0]
-        if not self.volatility.purged or not self.purged_bytes(starts[0], hull):
-            return [0] * len(starts)
-        return list(map(self.purged_bytes, starts, lengths))
-
-    def unmark(self, start: int, length: int, *, record_lost: bool = False) -> int:
-        """End volatility of every page met; the bytes of exactly this range that were purged.
-
-        Purged pages become zero-filled and clean (rule 3). Nothing there may be draining, and the
-        kernel's copy of pages in :meth:`zeroed_by_unmark` must be gone: see ``fs/purges.py``.
-        Raises OSError, and nothing has changed then.
-        """
-        span = self.touched(start, length)
-        assert not self.draining(span), "unmark while a purge drains"
-        if self.volatility.purged:
-            self.clean_for_unmark([(start, length)])
-            return self.tell([(start, length)], record_lost=record_lost)[0]
-        if self._votes:
-            self._votes.ended(span)
-        self.volatility.unmark(span)
-        return 0
-
-    def clean_for_unmark(self, spans: Iterable[ByteSpan]) -> None:
-        """Do what the system may refuse of unmarking ``spans``: drop what has been stored in purged
-        pages since. They stay purged. Raises OSError.
-        """
-        if self.volatility.purged:
-            for span in spans:
-                self.clean(within(self.volatility.purged, self.touched(*span)))
-
-    def end_intact(self, start: int, length: int) -> None:
-        """End volatility of ranges without a purged page, as far as they are met: of these there is
-        nothing to tell.
-        """
-        span = self.touched(start, length)
-        pieces = (span.clip(entry) for entry in self.volatility.ranges.overlapping(span))
-        self._end([piece for piece in pieces if not count(self.volatility.purged, piece)])
-
-    def tell(self, spans: Sequence[ByteSpan], *, record_lost: bool = False) -> list[int]:
-        """End volatility of all that ``spans`` meet; the bytes of each that were purged, and have
-        not been told of another of them.
-
-        All at this moment, whatever their number: what is told now is forgotten, so nothing may
-        fail between the first and the last. To be called after :meth:`clean_for_unmark`; what was
-        stored since stays, as if it had come after this.
-        """
-        met = [self.touched(*span) for span in spans]
-        met_pages = BitMap().union(*map(page_set, met))
-        purged = self.volatility.purged & met_pages
-        found = [0] * len(spans)
-        if purged:
-            left = purged.copy()
-            for number, span in enumerate(met):
-                found[number] = self.bytes_in(left, *spans[number])
-                left -= page_set(span)
-            if record_lost:
-                self.volatility.lost |= purged
-            if self._votes:
-                self._votes.told(purged)
-        self._end(list(runs(met_pages)))
-        self._keep_pages(purged)
-        return found
-
-    def _end(self, spans: Sequence[PageSpan]) -> None:
-        if self._votes:
-            for span in spans:
-                self._votes.ended(span)
-        self.volatility.unmark(*spans)
-
-    def forget(self, purged: BitMap) -> None:
-        """Let purged pages be zero-filled and intact: somebody is being told."""
-        for run in runs(purged):
-            self.volatility.forget_purged(run)
-        self._keep_pages(purged)
-
-    def clean(self, purged: BitMap) -> None:
-        """Drop what has been stored in purged pages since, without a report. Raises OSError."""
-        hull = [PageSpan(purged.min(), purged.max() + 1)] if len(purged) > _FEW_PAGES else []
-        for span in hull or runs(purged):
-            self.look(span)
-        for run in list(runs(purged & self.resident)):
-            self._drop(run)
-
-    def acknowledge_lost(self) -> None:
-        """Whoever wanted to know what was lost knows it."""
-        self.volatility.lost.clear()
-
-    def next_run(self, start: int) -> Run:
-        """The first run that ends after byte ``start``. Raises SyscallError(ENXIO) if none does."""
-        found = self.volatility.run_from(start // PAGE_SIZE) if start < self.size else None
-        if found is None:
-            raise SyscallError(errno.ENXIO)
-        span, behavior, state = found
-        return Run(*self._bytes(span), behavior, state)
-
-    def volatile_spans(self) -> Iterator[ByteSpan]:
-        """The volatile ranges, unmerged."""
-        return (self._bytes(entry.span) for entry in self.volatility.ranges)
-
-    def purged_spans(self) -> Iterator[ByteSpan]:
-        """The runs of pages that are purged and still volatile."""
-        return (self._bytes(run) for run in runs(self.volatility.purged))
-
-    def lost_spans(self) -> Iterator[ByteSpan]:
-        """The runs of pages that an unmark by xattr found purged, still unacknowledged."""
-        return (self._bytes(run) for run in runs(self.volatility.lost))
-
-    def purged_bytes(self, start: int, length: int) -> int:
-        """How many bytes of the range are purged."""
-        purged = self.volatility.purged
-        return self.bytes_in(purged, start, length) if purged else 0
-
     # ---- purging ----
-
-    def zeroed_by_unmark(self, start: int, length: int) -> BitMap:
-        """Purged pages that an unmark would turn to zeros while the kernel may hold other bytes."""
-        if self.direct is not None:
-            return BitMap()  # the kernel has no copy
-        return self.volatility.purged_reading_zero(self.touched(start, length))
 
     def begin_purge(self, spans: Iterable[PageSpan], newest: int) -> Drain:
         """Drop the data of the pages in ``spans`` that a mark no younger than ``newest`` covers.
@@ -285,19 +130,23 @@ class AddressSpace(Content):
         refuses to free a page the purge ends there (``refused``): the pages before are purged.
         """
         drain = Drain(self)
-        if self._votes and (forsaken := self._votes.forsaken):
-            spans = runs(BitMap().union(*map(page_set, spans)) - forsaken)
         self.volatility.drains.append(drain)
         try:
-            for span in spans:
-                for entry in list(self.volatility.ranges.overlapping(span)):
-                    if entry.age <= newest:
-                        self._purge(span.clip(entry), drain)
+            self._purge_all(spans, newest, drain)
         except REFUSALS as error:  # what has gone has to drain all the same
             drain.refused = error
         if not drain.pages:
             self.volatility.drains.remove(drain)
         return drain
+
+    @change
+    def _purge_all(self, spans: Iterable[PageSpan], newest: int, drain: Drain) -> None:
+        if self._votes and (forsaken := self._votes.forsaken):
+            spans = runs(BitMap().union(*map(page_set, spans)) - forsaken)
+        for span in spans:
+            for entry in list(self.volatility.ranges.overlapping(span)):
+                if entry.age <= newest:
+                    self._purge(span.clip(entry), drain)
 
     def _purge(self, piece: PageSpan, drain: Drain) -> None:
         """Raises OSError or MemoryError: what is purged and draining by then stays so."""
@@ -325,14 +174,15 @@ class AddressSpace(Content):
         if drain in self.volatility.drains:
             self.volatility.drains.remove(drain)
         if self._votes:
-            self._votes.settled()
+            try:  # noqa: SIM105  # suppress() may need more memory
+                self._votes.settled()
+            except MemoryError:  # whoever sweeps does it: nothing may wait for this purge any more
+                pass
 
-    def draining(self, span: PageSpan) -> bool:
-        """Is a purge under way on one of these pages?"""
-        return self.volatility.draining(span)
-
+    @change
     def close(self) -> None:
-        """Give everything back: the inode is gone."""
+        """Give everything back: the inode is gone. Raises OSError."""
+        self._closed = True
         if self.direct is not None:  # nobody can reach it any more: no need to look
             self._take_out(self.resident.copy())
             self.volatility.truncate(0)
@@ -341,6 +191,35 @@ class AddressSpace(Content):
         self._votes = None  # they refer to us: it would take a garbage collector to find both
         self.store.close()
 
+    def mend(self, newest: int) -> None:
+        """As in :mod:`~vfs_volatile.core.mending`. Purged pages of which nobody has been told are
+        in ranges again, as if just marked, and touching them is an error where it can be.
+        """
+        if self._closed:
+            self._mend_closed()
+            return
+        end = pages_for(self.size)
+        untold = self.volatility.mend_ranges(end, newest)
+        behavior = VRANGE_SIGBUS if self.direct is None else VRANGE_ZERO
+        for run in runs(untold):
+            entry = VolatileRange.make(self, run, behavior, self.memory.next_age())
+            self.volatility.ranges.add(entry)
+        denied = self.volatility.purged - self.volatility.purged_reading_zero(PageSpan(0, end))
+        self._mend_residency(end, denied)
+        self.volatility.mend_order(self)
+        if self._votes:
+            self._votes.mend_ballots()
+
+    def _mend_closed(self) -> None:
+        self.volatility.mend_ranges(0, 0)
+        self.resident.clear()
+        self.memory.charge(self, -self.charged, direct=self.direct is not None)
+        self.volatility.mend_order(self)
+        self._votes = None
+        with contextlib.suppress(OSError):  # perhaps it was the last thing that had been done
+            self.store.close()
+
     def check(self) -> None:
         """Raise AssertionError if an invariant does not hold (for tests; linear time)."""
+        assert self.charged == len(self.resident), "charged with another number of pages"
         self.volatility.check(page_set(PageSpan(0, pages_for(self.size))))

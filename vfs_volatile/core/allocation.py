@@ -12,6 +12,7 @@ from functools import partial
 
 from pyroaring import BitMap
 
+from vfs_volatile.core.mending import change
 from vfs_volatile.core.pages import (
     MAX_BYTES,
     PageSpan,
@@ -21,7 +22,7 @@ from vfs_volatile.core.pages import (
     runs,
     within,
 )
-from vfs_volatile.core.residency import Residency
+from vfs_volatile.core.residency import ByteSpan, Residency
 from vfs_volatile.errors import REFUSALS, SyscallError
 from vfs_volatile.units import PAGE_SIZE
 
@@ -40,6 +41,7 @@ class Allocation(Residency):
 
     __slots__ = ()
 
+    @change
     def punch_hole(self, offset: int, length: int) -> None:
         """Make bytes zero and free whole pages; those are intact, volatility stays (rule 7).
 
@@ -58,7 +60,7 @@ class Allocation(Residency):
                 partial(self.store.zero, start, stop - start),
             )
         self.volatility.zeroed(pages_covered(offset, end, self.size))
-        self._keep_pages(page_set(pages_covered(offset, end, MAX_BYTES)))
+        self.keep_pages(page_set(pages_covered(offset, end, MAX_BYTES)))
 
     def punching(self, offset: int, length: int) -> Iterator[None]:
         """As :meth:`punch_hole`, in steps of AT_ONCE ranges."""
@@ -81,16 +83,20 @@ class Allocation(Residency):
         self.look(pages_touched(offset, end))
         self.memory.reserve(len(self._missing(offset, length)))
         for piece in self.pieces(offset, length):
-            missing = self._missing(*piece)
-            self.memory.reserve(len(missing))
-            self._hold(missing, self.size if keep_size or sum(piece) < end else end)
-            if self.keeps_pages and self.direct is not None:
-                # Of a hole that was only read through a mapping the kernel has a clean page, which
-                # drop_caches (linux/fs/drop_caches.c) takes away; allocating makes it dirty.
-                held = within(self.resident, pages_touched(piece[0], sum(piece)))
-                for run in runs(held - missing - self.volatility.purged):
-                    self.direct.allocate(run)
+            self._allocate_piece(piece, self.size if keep_size or sum(piece) < end else end)
             yield
+
+    @change
+    def _allocate_piece(self, piece: ByteSpan, size: int) -> None:
+        missing = self._missing(*piece)
+        self.memory.reserve(len(missing))
+        self._hold(missing, size)
+        if self.keeps_pages and self.direct is not None:
+            # Of a hole that was only read through a mapping the kernel has a clean page, which
+            # drop_caches (linux/fs/drop_caches.c) takes away; allocating makes it dirty.
+            held = within(self.resident, pages_touched(piece[0], sum(piece)))
+            for run in runs(held - missing - self.volatility.purged):
+                self.direct.allocate(run)
 
     def zero_range(self, offset: int, length: int, *, keep_size: bool) -> None:
         """As :meth:`zeroing`, at once."""
@@ -102,23 +108,27 @@ class Allocation(Residency):
         end = require_size(0, offset + length)
         self.look(pages_touched(offset, end))
         self.memory.reserve(self._absent(pages_touched(offset, end)))
-        for start, size in self.pieces(offset, length):
-            stop = start + size
-            touched = pages_touched(start, stop)
-            covered = pages_covered(start, stop, self.size)
-            held = within(self.resident, touched)
-            still_purged = within(self.volatility.purged, touched) - page_set(covered)
-            missing = page_set(touched) - held - still_purged
-            self.memory.reserve(len(missing))
-            before = self.size
-            self._hold(missing, before if keep_size or stop < end else end)
-            try:  # after that: nothing is zero if there is no memory
-                self._overwrite(start, stop, held)
-            except REFUSALS:
-                self._let_go(list(runs(missing)), before)
-                raise
-            self.volatility.zeroed(covered)
+        for piece in self.pieces(offset, length):
+            self._zero_piece(piece, self.size if keep_size or sum(piece) < end else end)
             yield
+
+    @change
+    def _zero_piece(self, piece: ByteSpan, size: int) -> None:
+        start, stop = piece[0], sum(piece)
+        touched = pages_touched(start, stop)
+        covered = pages_covered(start, stop, self.size)
+        held = within(self.resident, touched)
+        still_purged = within(self.volatility.purged, touched) - page_set(covered)
+        missing = page_set(touched) - held - still_purged
+        self.memory.reserve(len(missing))
+        before = self.size
+        self._hold(missing, size)
+        try:  # after that: nothing is zero if there is no memory
+            self._overwrite(start, stop, held)
+        except REFUSALS:
+            self._let_go(list(runs(missing)), before)
+            raise
+        self.volatility.zeroed(covered)
 
     # ---- helpers ----
 
@@ -127,6 +137,7 @@ class Allocation(Residency):
         span = pages_touched(offset, offset + length)
         return page_set(span) - self.resident - self.volatility.purged
 
+    @change
     def _hold(self, missing: BitMap, size: int) -> None:
         """Hold memory, reserved before, for pages that have none, in a file that grows to ``size``.
 
@@ -144,6 +155,7 @@ class Allocation(Residency):
         for run in wanted:
             self._make_resident(run)
 
+    @change
     def _let_go(self, spans: list[PageSpan], size: int) -> None:
         """Undo :meth:`_hold`. Processes may have stored in what they reach without us: it stays."""
         with contextlib.suppress(*REFUSALS):

@@ -15,105 +15,21 @@ and a fork is told before it happens.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import count as numbers
+from typing import TYPE_CHECKING
 
 from pyroaring import BitMap
 
 from vfs_volatile.core.memory import Memory
-from vfs_volatile.core.pages import PageSpan, page_set
+from vfs_volatile.core.mending import change
+from vfs_volatile.core.pages import PageSpan, page_set, runs
 from vfs_volatile.core.ranges import VolatileRange
 from vfs_volatile.core.volatility import Volatility
 
+if TYPE_CHECKING:
+    from vfs_volatile.core.lineage import Lineage
+
 Together = dict[VolatileRange, BitMap]
 """Ranges of several processes and their pages that go at once or not at all."""
-
-
-class Lineage:
-    """One allocation and what forks made of it: the same pages in several processes."""
-
-    def __init__(self, memory: Memory, pages: int, keys: Iterator[int]) -> None:
-        # -- dependencies --
-        self.memory = memory
-        self._keys = keys
-        """Gives each member a number that no file and no other member has."""
-        # -- constant --
-        self.pages = pages
-        # -- mutable --
-        self.members: list[AnonymousSpace] = []
-        self._groups = numbers()
-        # INVARIANT: what memory.resident counts for it.
-        self.charged = 0
-        """Pages of memory that it is in all: a shared one counts once."""
-
-    def first(self) -> AnonymousSpace:
-        """The memory of the process that allocates it."""
-        space = self._join()
-        space.groups[next(self._groups)] = page_set(PageSpan(0, self.pages))
-        return space
-
-    def fork(self, parent: AnonymousSpace) -> AnonymousSpace:
-        """``parent``'s process is about to fork: the memory of the child.
-
-        What the parent has said it holds alone is shared with this child alone; all else, also
-        what it has got since, with whoever it may share it with now.
-        """
-        self._settle_groups(parent)
-        alone = parent.exclusive.copy()
-        if alone:
-            rest = {group: pages - alone for group, pages in parent.groups.items()}
-            parent.groups = {group: pages for group, pages in rest.items() if pages}
-            parent.groups[next(self._groups)] = alone
-        child = self._join()
-        child.groups = {group: pages.copy() for group, pages in parent.groups.items()}
-        child.resident |= parent.resident
-        for space in (parent, child):
-            space.exclusive.clear()
-            space.unknown = page_set(PageSpan(0, self.pages))
-        child.volatility.inherit(child, parent.volatility)
-        self.recount()
-        return child
-
-    def leave(self, space: AnonymousSpace) -> None:
-        """A process has freed the memory, or has ended."""
-        self.members.remove(space)
-        space.volatility.unmark(PageSpan(0, self.pages))
-        self.recount()
-
-    def recount(self) -> None:
-        """What the members hold may have changed: charge memory with it."""
-        self.memory.charge(self, self._count() - self.charged)
-
-    def check(self) -> None:
-        """Raise AssertionError if an invariant does not hold."""
-        assert self.charged == self._count(), "charged with another number of pages"
-        for space in self.members:
-            space.check()
-
-    # ---- helpers ----
-
-    def _join(self) -> AnonymousSpace:
-        space = AnonymousSpace(next(self._keys), self)
-        self.members.append(space)
-        return space
-
-    def _settle_groups(self, space: AnonymousSpace) -> None:
-        """Groups that nobody else is in any more become one, so that they stay few."""
-        others = {group for other in self.members if other is not space for group in other.groups}
-        lone = [group for group in space.groups if group not in others]
-        for group in lone[1:]:
-            space.groups[lone[0]] |= space.groups.pop(group)
-
-    def _count(self) -> int:
-        if len(self.members) == 1:
-            return len(self.members[0].resident)
-        shared: dict[int, BitMap] = {}
-        held = 0
-        for space in self.members:
-            held += len(space.exclusive)
-            not_alone = space.resident - space.exclusive
-            for group, pages in space.groups.items():
-                shared.setdefault(group, BitMap()).update(pages & not_alone)
-        return held + sum(map(len, shared.values()))
 
 
 class AnonymousSpace:
@@ -145,37 +61,61 @@ class AnonymousSpace:
         self.volatility = Volatility(lineage.memory, self.resident)
 
     @property
+    def memory(self) -> Memory:
+        """What it counts into."""
+        return self.lineage.memory
+
+    @property
     def held(self) -> int:
         """Pages of memory, those that it shares included."""
         return len(self.resident)
 
     # ---- what the process says ----
 
+    @change
     def mark(self, span: PageSpan, behavior: int) -> None:
         """VOLATILE; pages that are volatile already stay as they are."""
         self.volatility.mark(self, span, behavior)
 
+    @change
     def unmark(self, span: PageSpan) -> None:
         """NONVOLATILE; the process itself knows what was purged."""
         self.volatility.unmark(span)
 
+    @change
     def report(self, span: PageSpan, held: BitMap, exclusive: BitMap, purged: BitMap) -> None:
         """What the process holds of ``span``, alone or not, and what it has dropped of it.
 
         To be followed by told_all().
         """
+        self.exclusive -= page_set(span)
         old = self.resident & page_set(span)
         self.resident -= old - held
         self.resident |= held
-        self.exclusive -= page_set(span)
         self.exclusive |= held & exclusive
         self.unknown -= page_set(span)
         self.volatility.said(span, purged)
 
+    @change
     def told_all(self) -> None:
         """Whatever had changed since the last time has been told."""
         self.unknown.clear()
         self.lineage.recount()
+
+    def mend(self, newest: int) -> None:
+        """As in :mod:`~vfs_volatile.core.mending`: the lineage as a whole."""
+        self.lineage.mend(newest)
+
+    def mend_marks(self, newest: int) -> None:
+        """The same for what this process said. Of it some may be missing, so nobody is sure."""
+        everything = PageSpan(0, self.lineage.pages)
+        self.unknown = page_set(everything)
+        self.exclusive &= self.resident
+        volatility = self.volatility
+        healed = volatility.mend_ranges(self.lineage.pages, newest)
+        healed |= (volatility.purged & self.resident) - volatility.purged_reading_zero(everything)
+        volatility.forget_purged(*runs(healed))  # the process itself knows
+        volatility.mend_order(self)
 
     # ---- what may go ----
 

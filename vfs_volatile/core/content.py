@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from pyroaring import BitMap
 
 from vfs_volatile.core.allocation import Allocation, require_size
+from vfs_volatile.core.mending import change
 from vfs_volatile.core.pages import (
     LAST_PAGE,
     MAX_BYTES,
@@ -30,7 +31,7 @@ from vfs_volatile.core.pages import (
     run_end,
     runs,
 )
-from vfs_volatile.errors import SyscallError
+from vfs_volatile.errors import REFUSALS, SyscallError
 from vfs_volatile.units import PAGE_SIZE, pages_for
 
 if TYPE_CHECKING:
@@ -75,6 +76,17 @@ class Content(Allocation):
         reads as zeros, and stays purged then (rules 4, 5). Raises SyscallError ENODATA, ENOSPC
         or EFBIG, and OSError if the system has no memory, when nothing could be stored.
         """
+        memory = self.memory
+        if memory.in_doubt is not None:
+            memory.mend()
+        newest = memory.newest_age
+        try:
+            return self._write(offset, data)
+        except MemoryError:
+            memory.in_doubt, memory.newest_before = self, newest
+            raise
+
+    def _write(self, offset: int, data: Data) -> int:
         end = require_size(offset + 1, min(offset + len(data), MAX_BYTES))
         if self.volatility.purged:
             end = self._writable_end(offset, end)
@@ -87,15 +99,16 @@ class Content(Allocation):
         if stored != len(data):
             end = offset + stored
             touched = pages_touched(offset, end)
-        self._grow(end)
         if absent:
             self._make_resident(touched)
+        self._grow(end)
         covered = pages_covered(offset, end, self.size)
         self.volatility.rewritten(covered)
         if self._votes:
             self._votes.rewritten(covered)
         return end - offset
 
+    @change
     def write_back(self, offset: int, data: Data) -> None:
         """Store what the kernel writes back from a mapping, page by page; it never grows the file.
 
@@ -119,6 +132,7 @@ class Content(Allocation):
                 self._make_resident(pages_touched(start, start + stored))
                 start += stored
 
+    @change
     def truncate(self, size: int) -> None:
         """Set the size; pages beyond it go, with all their state (rule 7).
 
@@ -131,16 +145,19 @@ class Content(Allocation):
         keep = pages_for(size)
         beyond = PageSpan(keep, LAST_PAGE)
         self.look(beyond)
-        before = self._size
-        self._size = size  # before the data go: what has been read as data is never a hole
-        try:
-            self._free(beyond, partial(self.store.truncate, size))
-        except OSError:
-            self._size = before
-            raise
+        self._free(beyond, partial(self._cut, size))
         self.volatility.truncate(keep)
         if self._votes:
             self._votes.truncate(keep)
+
+    def _cut(self, size: int) -> None:
+        before = self._size
+        self._size = size  # before the data go: what has been read as data is never a hole
+        try:
+            self.store.truncate(size)
+        except REFUSALS:
+            self._size = before
+            raise
 
     def truncating(self, size: int) -> Iterator[None]:
         """As :meth:`truncate`, in steps of AT_ONCE ranges, each a truncation of its own."""

@@ -5,17 +5,43 @@ from __future__ import annotations
 import errno
 import math
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any, Protocol
 
 from sortedcontainers import SortedList
 
 from vfs_volatile.abi.ioctls import VRANGE_SIGBUS, VRANGE_ZERO
-from vfs_volatile.core.ranges import Order, VolatileRange
+from vfs_volatile.core.mending import Mendable
+from vfs_volatile.core.ranges import Order, Space, VolatileRange
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.units import PAGE_SIZE
 
 _MIN_SLACK = (4 << 20) // PAGE_SIZE
 _FEW = 8
+_MANY = 4
+"""As SortedList has it: so many times as many are sorted anew rather than put in one by one."""
+
+
+class _Entries(SortedList[Any]):
+    """A sorted list that loses nothing if there is no memory for a step of a change.
+
+    Any: what is looked for may be the beginning of a range, see Order.
+    """
+
+    _lists: list[list[Any]]
+    _maxes: list[Any]
+    _index: list[int]
+    _load: int
+
+    def _expand(self, pos: int) -> None:
+        """As the original, but half of a list that has become long is never in no list."""
+        whole = self._lists[pos]
+        if len(whole) <= self._load << 1:
+            super()._expand(pos)  # type: ignore[misc]  # its stubs have no private names
+            return
+        self._lists[pos : pos + 1] = [whole[: self._load], whole[self._load :]]
+        self._maxes[pos : pos + 1] = [self._lists[pos][-1], whole[-1]]
+        del self._index[:]
 
 
 class PurgeQueue:
@@ -25,8 +51,7 @@ class PurgeQueue:
     """
 
     def __init__(self) -> None:
-        self._entries: SortedList[Any] = SortedList()
-        """Any: what is looked for may be the beginning of a range, see Order."""
+        self._entries = _Entries()
         self._in_doubt = False
         """Has a change run out of memory? Then its index is made anew before it is used."""
 
@@ -62,13 +87,11 @@ class PurgeQueue:
 
     def add_all(self, entries: list[VolatileRange]) -> None:
         """None of ``entries`` is here."""
-        if self._in_doubt:
-            self._mend()
-        try:
-            self._entries.update(entries)
-        except MemoryError:
-            self._in_doubt = True
-            raise
+        if len(entries) * _MANY >= len(self):
+            self._entries = _Entries(chain(self._entries, entries))
+        else:
+            for entry in entries:
+                self.add(entry)
 
     def discard(self, entry: VolatileRange) -> None:
         if self._in_doubt:
@@ -83,18 +106,22 @@ class PurgeQueue:
         """Each of ``entries``."""
         if entries and len(self) < _FEW * len(entries):  # then it is faster to cut them together
             at = self._entries.bisect_left(entries[0])
-            if self._entries[at : at + len(entries)] == entries:
-                try:
-                    del self._entries[at : at + len(entries)]
-                except MemoryError:
-                    self._in_doubt = True
-                    raise
+            end = at + len(entries)
+            if self._entries[at:end] == entries:
+                rest = self._entries[:at] + self._entries[end:]
+                self._entries = _Entries(rest)
                 return
         for entry in entries:
             self.discard(entry)
 
+    def replace(self, space: Space, entries: list[VolatileRange]) -> None:
+        """Let just ``entries`` be here of those of ``space``. Takes time for all that are here."""
+        others = {entry for entry in self._entries if entry.space is not space}
+        self._entries = _Entries(chain(others, entries))
+        self._in_doubt = False
+
     def _mend(self) -> None:
-        self._entries = SortedList(self._entries)
+        self._entries = _Entries(set(self._entries))  # some may be there twice
         self._in_doubt = False
 
 
@@ -141,6 +168,10 @@ class Memory:
         self.queue = PurgeQueue()
         self.newest_age = 0
         """Age of the youngest mark."""
+        self.in_doubt: Mendable | None = None
+        """What a change of which has run out of memory, and is to be mended."""
+        self.newest_before = 0
+        """Age of the youngest mark before that change."""
 
     @property
     def resident(self) -> int:
@@ -167,6 +198,12 @@ class Memory:
         """The age of a new mark: greater than all before."""
         self.newest_age += 1
         return self.newest_age
+
+    def mend(self) -> None:
+        """Mend what is in doubt. Raises MemoryError: it is still to be done."""
+        if self.in_doubt is not None:
+            self.in_doubt.mend(self.newest_before)
+            self.in_doubt = None
 
     def reserve(self, pages: int, *, dirty: bool = False) -> None:
         """Make sure that ``pages`` more can be charged. Raises SyscallError(ENOSPC).

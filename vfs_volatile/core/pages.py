@@ -89,8 +89,8 @@ def in_memory(data: Data) -> bytes | memoryview:
 class PageStore(Protocol):
     """Where an address_space keeps the data of its resident pages. Absent bytes read as zeros.
 
-    A call raises OSError when the system refuses what it needs. Nothing has changed then, if it was
-    about one chunk (CHUNK_PAGES); of several the first may be done.
+    A call raises OSError or MemoryError when the system refuses what it needs. Nothing has changed
+    then, if it was about one chunk (CHUNK_PAGES); of several the first may be done.
     """
 
     def read(self, offset: int, length: int) -> bytes:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class Drain:
     """A purge under way: its data is dropped here, the kernel's copy perhaps not yet."""
 
-    __slots__ = ("dropped", "pages", "purged", "refused", "space")
+    __slots__ = ("dropped", "pages", "purged", "refused", "space", "started")
 
     def __init__(self, space: AddressSpace) -> None:
         self.space = space
@@ -43,6 +43,8 @@ class Drain:
         """Pages that it made purged: those, and holes that the kernel wrote back meanwhile."""
         self.refused: OSError | MemoryError | None = None
         """Why it ended before it had dropped all: the system would not free a page."""
+        self.started = False
+        """Is the kernel being told?"""
 
 
 class RangeState:

@@ -115,7 +115,8 @@ class RangeMap:
     __slots__ = ("_by_first", "_firsts", "covered", "voted")
 
     def __init__(self) -> None:
-        # INVARIANT: key == value.first; values are non-empty and do not overlap.
+        # INVARIANT: key == value.first; values are non-empty and do not overlap. They are the first
+        # here that comes and the last that goes, so all else can be made from them: mend().
         self._by_first: dict[int, VolatileRange] = {}
         # INVARIANT: the keys of _by_first.
         self._firsts = BitMap()
@@ -207,11 +208,11 @@ class RangeMap:
 
     def remove(self, old: VolatileRange) -> None:
         """Remove a range that is here. Raises KeyError if it is not."""
-        del self._by_first[old.first]
-        self._firsts.remove(old.first)
         self.covered.remove_range(old.first, old.end)
         if old.voted:
             self.voted.remove_range(old.first, old.end)
+        self._firsts.remove(old.first)
+        del self._by_first[old.first]
 
     def add_all(self, firsts: Sequence[int], ends: Sequence[int], new: list[VolatileRange]) -> None:
         """Add ranges ``[first, end)`` that overlap none and not each other, and are marks."""
@@ -228,11 +229,28 @@ class RangeMap:
 
     def remove_all(self, firsts: Sequence[int], ends: Sequence[int]) -> None:
         """Remove ranges that are :meth:`exactly` here."""
-        for_each(self._by_first.pop, firsts)
-        self._firsts -= BitMap(firsts)
         remove_runs(self.covered, firsts, ends)
         if self.voted:
             remove_runs(self.voted, firsts, ends)
+        self._firsts -= BitMap(firsts)
+        for_each(self._by_first.pop, firsts)
+
+    def mend(self, end: int, newest: int) -> None:
+        """Let all follow from the ranges by first page, if memory ran out during a change.
+
+        Those go that lie beyond page ``end``, or are younger than ``newest``.
+        """
+        kept: dict[int, VolatileRange] = {}
+        covered, voted = BitMap(), BitMap()
+        for first, entry in self._by_first.items():
+            if entry.age <= newest and first < end:
+                kept[first] = entry if entry.end <= end else entry.part(PageSpan(first, end))
+                covered.add_range(first, kept[first].end)
+                if entry.voted:
+                    voted.add_range(first, kept[first].end)
+        firsts = BitMap(kept)
+        self._by_first, self._firsts = kept, firsts
+        self.covered, self.voted = covered, voted
 
     def check(self) -> None:
         """Raise AssertionError if an invariant does not hold."""

@@ -55,7 +55,11 @@ class Round:
         """Has it come to the end of the queue?"""
 
     def choose(self, need: int) -> list[Victim]:
-        """Victims of the next slice that free up to ``need`` pages; perhaps none, see finished."""
+        """Victims of the next slice that free up to ``need`` pages; perhaps none, see finished.
+
+        Raises MemoryError also if what is in doubt cannot be mended: nothing is chosen then.
+        """
+        self._memory.mend()
         return choose(self._walk(), need, self.barred)
 
     def done(self, victims: Iterable[Victim]) -> None:

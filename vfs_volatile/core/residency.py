@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 from pyroaring import BitMap
 
 from vfs_volatile.core.memory import Memory
+from vfs_volatile.core.mending import change
 from vfs_volatile.core.pages import (
+    LAST_PAGE,
     MAX_BYTES,
     DirectStore,
     PageSpan,
@@ -19,6 +21,7 @@ from vfs_volatile.core.pages import (
     count,
     in_chunk,
     next_page,
+    page_set,
     pages_covered,
     pages_touched,
     present,
@@ -82,6 +85,7 @@ class Residency:
 
     # ---- files that processes reach without us ----
 
+    @change
     def go_direct(self, store: DirectStore) -> None:
         """Keep the file in ``store``, which is empty, and let processes reach it; for good.
 
@@ -94,6 +98,7 @@ class Residency:
         self.store = self.direct = store
         self.volatility.go_direct()
 
+    @change
     def look(self, span: PageSpan) -> None:
         """See which pages of ``span`` are resident by now, if processes store without us."""
         if self.direct is None or not span:
@@ -109,6 +114,7 @@ class Residency:
             self._make_resident(run)
         self.volatility.dropped(span)
 
+    @change
     def look_for_refilled(self) -> None:
         """Queue volatile ranges that were empty and have been filled without us."""
         if self.direct is not None:
@@ -117,10 +123,9 @@ class Residency:
     @property
     def reads_zero(self) -> bool:
         """Do all its purged pages read as zeros, now and after a mark that says nothing of it?"""
-        volatility = self.volatility
-        return volatility.reads_zero_throughout() and (
-            len(volatility.ranges) > 0 or self.memory.zero_by_default
-        )
+        marked = len(self.volatility.ranges) > 0
+        by_default = marked or self.memory.zero_by_default
+        return by_default and self.volatility.reads_zero_throughout()
 
     def require_honoured(self, behavior: int) -> None:
         """Raise SyscallError(EOPNOTSUPP) if touching a purged page cannot be the error asked for:
@@ -180,6 +185,32 @@ class Residency:
         start = span.first * PAGE_SIZE
         return start, min(span.end * PAGE_SIZE, self.size) - start
 
+    def mend(self, newest: int) -> None:
+        """As in :mod:`~vfs_volatile.core.mending`: the address_space as a whole."""
+        raise NotImplementedError
+
+    def _mend_residency(self, end: int, purged: BitMap) -> None:
+        """Let counts and store of a file of ``end`` pages follow from what is resident; ``purged``
+        are to hold nothing. Nobody was told that what the store holds beside is there, or has gone.
+        """
+        if self.direct is not None:
+            seen = BitMap()
+            for run in present(self.direct, PageSpan(0, LAST_PAGE)):
+                seen.add_range(*run)
+            self.resident -= self.resident - seen
+            self.resident |= seen
+        else:
+            self.resident -= self.resident - (page_set(PageSpan(0, end)) - purged)
+            with contextlib.suppress(OSError):  # refused: at worst it holds what is not counted
+                self.store.truncate(self._size)
+                for gap in list(runs(page_set(PageSpan(0, end)) - self.resident)):
+                    self.store.drop(gap)
+        self._recount()
+
+    def _recount(self) -> None:
+        more = len(self.resident) - self.charged
+        self.memory.charge(self, more, direct=self.direct is not None)
+
     # ---- helpers: pages come and go ----
 
     def _absent(self, span: PageSpan) -> int:
@@ -221,17 +252,18 @@ class Residency:
     def _free(self, span: PageSpan, free: Callable[[], None]) -> None:
         """Let ``free`` take ``span`` out of the store.
 
-        They are not before it does: should memory run out between, the store holds too much and not
-        too little. Raises OSError, and nothing has changed then.
+        They are not resident before it does: should memory run out after it, the store holds too
+        much and not too little. If it raises OSError or MemoryError, nothing has changed.
         """
         gone = within(self.resident, span)
-        if gone:
-            self._take_out(gone)
         try:
+            if gone:
+                self.resident.remove_range(span.first, span.end)  # ten times faster than a set
+                self._recount()
             free()
-        except OSError:
-            self.resident |= gone
-            self.memory.charge(self, len(gone), direct=self.direct is not None)
+        except REFUSALS:
+            self.resident |= gone  # this needs no memory
+            self._recount()
             raise
         if gone:
             self.volatility.dropped(span)
@@ -239,17 +271,19 @@ class Residency:
     def _take_out(self, pages: BitMap) -> None:
         """``pages`` are resident no longer."""
         self.resident -= pages
-        self.memory.charge(self, -len(pages), direct=self.direct is not None)
+        self._recount()
 
-    def _keep_pages(self, pages: BitMap) -> None:
+    def keep_pages(self, pages: BitMap) -> None:
         """Hold memory for pages just made zero, if whoever has them mapped needs that."""
         if not self.keeps_pages:
             return
-        with contextlib.suppress(*REFUSALS):  # no memory: touching them is SIGBUS, as on tmpfs
+        try:  # suppress() needs memory itself, and somebody is yet to be told
             for run in runs(within(pages, PageSpan(0, pages_for(self.size)))):
                 with contextlib.suppress(OSError):
                     self.store.allocate(run)
                 self.look(run)
+        except REFUSALS:  # touching them is SIGBUS, as on tmpfs
+            pass
 
     def _grow(self, size: int) -> None:
         """Let the file be ``size`` bytes if it is smaller. Raises OSError."""

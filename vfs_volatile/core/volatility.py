@@ -22,7 +22,7 @@ from vfs_volatile.core.pages import (
     next_page,
     page_set,
 )
-from vfs_volatile.core.range_state import RangeState
+from vfs_volatile.core.purged import PurgedPages
 from vfs_volatile.core.ranges import VolatileRange
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _FEW_RANGES = 16
 """So many are ended one by one."""
 
 
-class Volatility(RangeState):
+class Volatility(PurgedPages):
     """The volatile ranges of one file and the purged pages in them, as they change.
 
     Each change keeps the counts and the purge queue of the mount right.
@@ -115,10 +115,15 @@ class Volatility(RangeState):
         return True
 
     def unmark(self, *spans: PageSpan) -> None:
-        """Cut ``spans`` out of the ranges; what is left of them keeps its age and behavior.
+        """Cut ``spans`` out of the ranges, and forget the purged pages there.
 
-        Purged pages are forgotten last: no lack of memory comes after the first of them.
+        That comes last: no lack of memory comes after the first of them.
         """
+        self.cut(*spans)
+        self.forget_purged(*spans)
+
+    def cut(self, *spans: PageSpan) -> None:
+        """The same without the purged pages; what is left of ranges keeps its age and behavior."""
         for span in spans:
             old = list(self.ranges.overlapping(span))
             if len(old) > _FEW_RANGES:
@@ -130,7 +135,6 @@ class Volatility(RangeState):
                 self._count(cut.first - cut.end)
                 self._replace(entry, cut, None)
             self._leave_drains(span)
-        self.forget_purged(*spans)
 
     def truncate(self, first: int) -> None:
         """Forget everything about the pages from ``first`` on."""
@@ -214,40 +218,28 @@ class Volatility(RangeState):
         self.purged |= parent.purged
         self._memory.purged = purged
 
-    def set_purged(self, pages: BitMap) -> BitMap:
-        """``pages``, all volatile, lose their data; those of them that were not purged yet."""
-        memory = self._memory
-        new = pages - self.purged
-        purged, ever = memory.purged + len(new), memory.purged_ever + len(new)
-        self.purged |= new
-        memory.purged, memory.purged_ever = purged, ever
-        return new
+    def mend_ranges(self, end: int, newest: int) -> BitMap:
+        """Let all about the ranges follow from them again, up to page ``end``, after a change that
+        ran out of memory; the purged pages that no range covers any more.
 
-    def unset_purged(self, pages: BitMap) -> None:
-        """``pages``, just purged, have their data after all."""
-        memory = self._memory
-        purged, ever = memory.purged - len(pages), memory.purged_ever - len(pages)
-        self.purged -= pages
-        memory.purged, memory.purged_ever = purged, ever
-
-    def forget_purged(self, *spans: PageSpan) -> None:
-        """Nobody needs to be told any more that pages of ``spans`` were purged.
-
-        All or nothing: it needs no memory once the first is forgotten.
+        Ranges younger than ``newest`` are ended.
         """
-        if not self.purged:
-            return
-        if len(spans) == 1:
-            (span,) = spans
-            if forgotten := count(self.purged, span):
-                left = self._memory.purged - forgotten
-                self.purged.remove_range(*span)
-                self._memory.purged = left
-            return
-        pages = BitMap().union(*map(page_set, spans))
-        left = self._memory.purged - self.purged.intersection_cardinality(pages)
-        self.purged -= pages
-        self._memory.purged = left
+        self.ranges.mend(end, newest)
+        self.lost.remove_range(end, LAST_PAGE)
+        self.forget_purged(PageSpan(end, LAST_PAGE))
+        for drain in self.drains:
+            drain.pages &= self.ranges.covered
+        return self.purged - self.ranges.covered
+
+    def mend_order(self, space: Space) -> None:
+        """The same for counts and the purge queue, when what is resident is known. ``space``: its
+        owner.
+        """
+        self._count(len(self.ranges.covered) - self.pages)
+        self.idle.clear()
+        holding = [entry for entry in self.ranges if self.direct or count(self._resident, entry)]
+        self._memory.queue.replace(space, holding)
+        self._memory.signal_pressure()
 
     # ---- helpers ----
 

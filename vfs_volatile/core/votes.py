@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING
 from pyroaring import BitMap
 
 from vfs_volatile.core.consent import Ballot, Process
+from vfs_volatile.core.mending import change
 from vfs_volatile.core.pages import LAST_PAGE, PageSpan, page_set, run_end, runs, within
 from vfs_volatile.core.ranges import AT_ONCE
+from vfs_volatile.core.telling import hold
+from vfs_volatile.units import pages_for
 
 if TYPE_CHECKING:
     from vfs_volatile.core.address_space import AddressSpace
+    from vfs_volatile.core.memory import Memory
 
 
 class Votes:
@@ -36,6 +40,11 @@ class Votes:
         self._forsaken = BitMap()
         """Pages to which nobody agrees any more, in ranges that :meth:`sweep` has yet to end. Some
         of them may have been marked, or are gone, since."""
+
+    @property
+    def memory(self) -> Memory:
+        """That of its file."""
+        return self._space.memory
 
     @property
     def ballots(self) -> Mapping[Process, Ballot]:
@@ -68,17 +77,23 @@ class Votes:
         while (span := self._space.span_of(start, length)) and page < span.end:
             rest = PageSpan(max(page, span.first), span.end)
             newest = memory.newest_age
-            page = self._space.volatility.mark(
-                self._space, rest, behavior, voted=True, age=age, most=AT_ONCE
-            )
+            page = self._agree_step(process, rest, behavior, age)
             if memory.newest_age != newest:
                 age = memory.newest_age
-            agreed = page_set(PageSpan(rest.first, page))
-            ballot = self._ballots.setdefault(process, Ballot())
-            ballot.agreed |= agreed
-            ballot.held -= agreed
-            self._forsaken -= agreed
             yield
+
+    @change
+    def _agree_step(self, process: Process, rest: PageSpan, behavior: int, age: int | None) -> int:
+        """How far it came."""
+        page = self._space.volatility.mark(
+            self._space, rest, behavior, voted=True, age=age, most=AT_ONCE
+        )
+        agreed = page_set(PageSpan(rest.first, page))
+        ballot = self._ballots.setdefault(process, Ballot())
+        ballot.agreed |= agreed
+        ballot.held -= agreed
+        self._forsaken -= agreed
+        return page
 
     def hold(self, process: Process, start: int, length: int, *, kin: Hashable = None) -> int:
         """mvrange NONVOLATILE: these pages stay; the bytes that were purged.
@@ -89,16 +104,25 @@ class Votes:
         :meth:`clean_for_hold` comes before. ``kin``: what a child would be known by, should it be
         born unseen.
         """
+        return hold(process, [(self._space, (start, length))], kin=kin)[0]
+
+    @change
+    def hold_untold(
+        self, process: Process, start: int, length: int, *, kin: Hashable, told: BitMap
+    ) -> int:
+        """As :meth:`hold`, but for pages ``told`` already. What it found stays to be told."""
         touched = page_set(self._space.touched(start, length))
         ballot = self._ballots.setdefault(process, Ballot())
-        found = self._space.bytes_in(self._to_tell(ballot) & touched, start, length)
+        found = self._to_tell(ballot) & touched - told
         untold = self._of_votes_alone(self._space.touched(start, length))
+        purged = self._space.bytes_in(found, start, length)
+        ballot.lost |= found
         self.told(untold)
-        self._hold(ballot, touched, kin)
-        ballot.lost -= touched
         self._space.forget(untold)
-        return found
+        self._hold(ballot, touched, kin)
+        return purged
 
+    @change
     def hold_intact(
         self, process: Process, start: int, length: int, *, kin: Hashable = None
     ) -> None:
@@ -132,6 +156,7 @@ class Votes:
         for ballot in self._ballots.values():
             ballot.lost |= purged & ballot.agreed
 
+    @change
     def inherit(self, parent: Process, child: Process) -> None:
         """fork(2) copies the votes, what is still to be told included."""
         if parent in self._ballots:
@@ -152,24 +177,37 @@ class Votes:
         """None of a kin that has voted here is left, seen or unseen: none can be born any more."""
         self._kin_held.pop(kin, None)
 
+    @change
     def drop(self, process: Process) -> None:
         """exit(2) and execve(2) end the votes of a process. What they leave is to be swept."""
-        if self._space.draining(PageSpan(0, LAST_PAGE)):
+        if self._draining:
             self._leaving.append(process)
-            return
+        else:
+            self._drop(process)
+
+    def _drop(self, process: Process) -> None:
         ballot = self._ballots.pop(process, None)
         if ballot is not None:
             self._forsaken |= self._unsupported(ballot.agreed)
 
+    @property
+    def _draining(self) -> bool:
+        return self._space.draining(PageSpan(0, LAST_PAGE))
+
+    @change
     def settled(self) -> None:
         """A purge has ended."""
-        leaving, self._leaving = self._leaving, []
-        for process in leaving:
-            self.drop(process)
-        self.sweep(AT_ONCE)
+        self._sweep(AT_ONCE)
 
+    @change
     def sweep(self, most: int) -> int:
         """End up to ``most`` ranges or so that nobody agrees to any more; how many."""
+        return self._sweep(most)
+
+    def _sweep(self, most: int) -> int:
+        while self._leaving and not self._draining:
+            self._drop(self._leaving[-1])
+            self._leaving.pop()
         pages = self.forsaken
         ranges = self._space.volatility.ranges
         ended = 0
@@ -181,6 +219,19 @@ class Votes:
             pages.remove_range(first, end)
         self._forsaken = pages
         return ended
+
+    def mend(self, newest: int) -> None:
+        """As in :mod:`~vfs_volatile.core.mending`."""
+        self._space.mend(newest)
+
+    def mend_ballots(self) -> None:
+        """The same for the votes alone: what nobody agrees to is volatile no more."""
+        self.truncate(pages_for(self._space.size))
+        for ballot in self._ballots.values():
+            ballot.agreed &= self._space.volatility.ranges.covered
+        self._forsaken |= self._unsupported(self._space.volatility.ranges.voted)
+        if not self._draining:
+            self._sweep(LAST_PAGE)
 
     def rewritten(self, span: PageSpan) -> None:
         """These pages were stored whole: what was lost there has been replaced."""
@@ -212,4 +263,6 @@ class Votes:
 
         Nobody is answered by this, so what was written to a purged page since stays.
         """
-        self._space.volatility.unmark(*runs(pages))
+        spans = list(runs(pages))
+        self._space.volatility.forget_purged(*spans)
+        self._space.volatility.unmark(*spans)

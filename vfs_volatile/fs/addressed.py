@@ -10,6 +10,7 @@ import trio
 from vfs_volatile.abi.ioctls import VRANGE_VOLATILE, FvrangeArgs
 from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.semantics import Semantics
+from vfs_volatile.core.telling import hold
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.fs.aids import DebugAids
 from vfs_volatile.fs.electorate import Electorate
@@ -107,7 +108,7 @@ class Addressed:
         for space, _ in parts:
             self._comes_to_vote(process, space, again=again)
         will_be_answered()
-        return [space.votes.hold(process, *span, kin=process.stack) for space, span in parts]
+        return hold(process, parts, kin=process.stack)
 
     async def _agree(self, process: ProcessId, part: Part, behavior: int) -> int:
         space, span = part

@@ -49,6 +49,7 @@ class Attachment:
         self.changed: set[int] = set()
         """Keys of the spaces of which it has told something, and perhaps not all yet."""
         self.waiter: Waiter | None = None
+        self.ended = False
         self.silent = False
         """Has it left an order unanswered, and asked for none since?"""
         self.unborn: tuple[int, dict[int, AnonymousSpace]] | None = None

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from itertools import count as numbers
 
 from vfs_volatile.abi import anonymous as wire
-from vfs_volatile.core.anonymous import AnonymousSpace, Lineage
+from vfs_volatile.core.anonymous import AnonymousSpace
+from vfs_volatile.core.lineage import Lineage
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import PageSpan
 from vfs_volatile.errors import SyscallError
@@ -67,6 +68,8 @@ class Attachments:
 
     def attach(self, already: Attachment | None, asked: wire.Attach) -> Attachment:
         """A new process, or the child that one has announced. Raises SyscallError(EINVAL)."""
+        for ended in [other for other in self if other.ended]:
+            self.remove(ended)
         if already is not None or asked.version != wire.VERSION:
             raise SyscallError(errno.EINVAL)
         new = Attachment()
@@ -86,10 +89,11 @@ class Attachments:
         """The child is known, and shares all pages, before it is born."""
         self.forget_unborn(parent)
         token = secrets.randbits(63) | 1
-        spaces = {region: space.lineage.fork(space) for region, space in parent.spaces.items()}
-        for space in spaces.values():
-            space.answers = False  # not yet
-        parent.unborn = (token, spaces)
+        children: dict[int, AnonymousSpace] = {}
+        parent.unborn = (token, children)
+        for region, space in parent.spaces.items():
+            children[region] = child = space.lineage.fork(space)
+            child.answers = False  # not yet
         return wire.pack_fork(token)
 
     def forget_unborn(self, parent: Attachment) -> None:
@@ -106,12 +110,13 @@ class Attachments:
         if len(attachment.spaces) >= _MOST_REGIONS:
             raise SyscallError(errno.ENOSPC)
         region = next(self._regions)
+        answer = asked._replace(region=region).pack()
         space = Lineage(self._memory, asked.pages, self._keys).first()
         space.answers = not attachment.silent
-        attachment.spaces[region] = space
-        attachment.addresses[region] = asked.address
         self._owners[space.ino] = (attachment, region)
-        return asked._replace(region=region).pack()
+        attachment.addresses[region] = asked.address
+        attachment.spaces[region] = space
+        return answer
 
     def free(self, attachment: Attachment, region: int) -> bytes:
         attachment.space(region)
@@ -119,11 +124,14 @@ class Attachments:
         return b""
 
     def remove(self, attachment: Attachment) -> None:
-        """The process has ended, or runs another program."""
-        self._all.remove(attachment)
+        """The process has ended, or runs another program. What there is no memory for is done when
+        the next one comes.
+        """
+        attachment.ended = True
         for region in list(attachment.spaces):
             self._leave(attachment, region)
         self.forget_unborn(attachment)
+        self._all.remove(attachment)
 
     def record(
         self,
@@ -140,7 +148,6 @@ class Attachments:
         self._journal.record(kind, None, [start], [length], purged, process=owner.pid, **details)
 
     def _leave(self, attachment: Attachment, region: int) -> None:
-        space = attachment.spaces.pop(region)
-        attachment.addresses.pop(region)
-        self._owners.pop(space.ino)
+        space = attachment.spaces[region]
         space.lineage.leave(space)
+        del attachment.spaces[region], attachment.addresses[region], self._owners[space.ino]

@@ -176,8 +176,9 @@ class ControlAttributes:
         raise SyscallError(errno.ENODATA)
 
     def statistics(self) -> Statistics:
-        """All counters of the mount."""
+        """All counters of the mount. Raises MemoryError if some are in doubt, and stay so."""
         memory, purges = self._memory, self._purges
+        memory.mend()
         self._direct.count()
         return Statistics(
             size=memory.size_pages * PAGE_SIZE,

@@ -61,7 +61,6 @@ class Drains:
         early.
         """
         dropped = sum(drain.dropped for drain in drains)
-        self.pages += dropped
 
         async def work() -> None:
             try:
@@ -72,7 +71,20 @@ class Drains:
                     drain.space.end_purge(drain)
             then()
 
-        return self._start(work)
+        pages = self.pages + dropped
+        event = self._start(work)  # needs memory; what follows does not
+        self.pages = pages
+        for drain in drains:
+            drain.started = True
+        return event
+
+    def start_left(self, space: AddressSpace) -> None:
+        """Start what was begun on a file and, for want of memory, not started. To be called before
+        waiting for its purges.
+        """
+        left = [drain for drain in space.volatility.drains if not drain.started]
+        if left:
+            self.start(left)
 
     async def wait_for_one(self) -> None:
         """Return when the next one ends."""
@@ -83,6 +95,7 @@ class Drains:
 
         What is said of its state after that is what touching it shows.
         """
+        self.start_left(space)
         under_way = list(space.volatility.drains)
         while any(drain in space.volatility.drains for drain in under_way):
             await self.wait_for_one()
@@ -100,8 +113,9 @@ class Drains:
 
     def _start(self, work: Callable[[], Awaitable[None]]) -> trio.Event:
         done = trio.Event()
-        self._running += 1
+        running = self._running + 1
         trio.lowlevel.spawn_system_task(self._run, work, done)
+        self._running = running
         return done
 
     async def _run(self, work: Callable[[], Awaitable[None]], done: trio.Event) -> None:
@@ -117,15 +131,26 @@ class Drains:
             done.set()
 
     async def _drop(self, drains: list[Drain]) -> None:
-        notices = [
-            Notice(drain.space.ino, run.first * PAGE_SIZE, (run.end - run.first) * PAGE_SIZE)
-            for drain in drains
-            for run in runs(drain.pages)
-        ]
+        notices = await self._notices(drains)
         if notices:
             started = trio.current_time()
             await self._notify(notices)
             self.durations.add(trio.current_time() - started)
+
+    @staticmethod
+    async def _notices(drains: list[Drain]) -> list[Notice]:
+        """What the kernel must drop. Waits for the memory that it takes to say so."""
+        while True:
+            try:
+                return [
+                    Notice(
+                        drain.space.ino, run.first * PAGE_SIZE, (run.end - run.first) * PAGE_SIZE
+                    )
+                    for drain in drains
+                    for run in runs(drain.pages)
+                ]
+            except MemoryError:
+                await trio.sleep(_AGAIN_SECONDS)
 
     async def _notify(self, notices: list[Notice]) -> None:
         """However long it takes: a purge has not ended as long as the kernel has its copy."""

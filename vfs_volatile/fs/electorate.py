@@ -194,16 +194,23 @@ class Electorate:
             self.voted(child, space, self._last_vote[parent])
 
     def _drop(self, process: ProcessId) -> None:
+        """It is on the roll until all is done: without memory it is called once more."""
+        spaces = self._voters.get(process, set())
+        while spaces:
+            space = next(iter(spaces))
+            self._unswept.add(space)
+            space.votes.drop(process)
+            spaces.remove(space)
+            self._lost_one(space, process)
+            if space.votes.unfinished:
+                self._left_behind.set()
+            else:
+                self._unswept.remove(space)
+        self._voters.pop(process, None)
         if self._by_pid.get(process.pid) == process:
             del self._by_pid[process.pid]
         self._last_vote.pop(process, None)
         self._roll.remove(process)
-        for space in self._voters.pop(process, set()):
-            space.votes.drop(process)
-            self._lost_one(space, process)
-            if space.votes.unfinished:
-                self._unswept.add(space)
-                self._left_behind.set()
 
     def _lost_one(self, space: AddressSpace, process: ProcessId) -> None:
         """A voter of a file has gone."""

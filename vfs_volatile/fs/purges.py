@@ -31,6 +31,7 @@ from vfs_volatile.core.range_state import Drain
 from vfs_volatile.core.ranges import AT_ONCE
 from vfs_volatile.core.reclaim import Round, Victim, still_allowed
 from vfs_volatile.core.residency import ByteSpan
+from vfs_volatile.core.telling import tell
 from vfs_volatile.errors import REFUSALS
 from vfs_volatile.fs.anonymous import Anonymous
 from vfs_volatile.fs.drains import Drains
@@ -192,6 +193,8 @@ class Purges:
     async def wait_until_drained(self, parts: list[Part]) -> None:
         """Return at a moment when nothing drains on ``parts``."""
         while any(space.draining(space.touched(*span)) for space, span in parts):
+            for space, _ in parts:
+                self.drains.start_left(space)
             await self.drains.wait_for_one()
 
     async def end_unused(self, inode: Inode, space: AddressSpace) -> None:
@@ -287,17 +290,6 @@ def merged(spans: Iterable[PageSpan]) -> list[PageSpan]:
         elif span:
             found.append(span)
     return found
-
-
-def tell(parts: list[Part], *, record_lost: bool = False) -> list[int]:
-    """End volatility of ``parts`` at this moment; the bytes of each that were purged."""
-    spans: dict[AddressSpace, list[ByteSpan]] = {}
-    for space, span in parts:
-        spans.setdefault(space, []).append(span)
-    told = {
-        space: iter(space.tell(of_it, record_lost=record_lost)) for space, of_it in spans.items()
-    }
-    return [next(told[space]) for space, _ in parts]
 
 
 def merged_parts(parts: list[Part]) -> list[Part]:

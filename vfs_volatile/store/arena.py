@@ -6,13 +6,13 @@ offsets where it stores something, and gives the chunk back when the file is cut
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import os
 from collections.abc import Iterator
 
 from vfs_volatile.core.pages import CHUNK_PAGES, Data, Extent, PageSpan, in_memory
+from vfs_volatile.errors import REFUSALS
 from vfs_volatile.units import PAGE_SIZE
 
 _CHUNK = CHUNK_PAGES * PAGE_SIZE
@@ -65,12 +65,17 @@ class Arena:
         return self._top - _CHUNK
 
     def give_chunk(self, offset: int) -> None:
-        """Free a chunk and what it holds: with the next one, if the system refuses it now."""
-        self._soiled.append(offset)
-        with contextlib.suppress(OSError):
+        """Free a chunk and what it holds: with the next one, if the system refuses it now.
+
+        At worst, if there is no memory to say so, its place is not used again.
+        """
+        try:  # suppress() would need memory
+            self._soiled.append(offset)
             while self._soiled:
                 self.punch(self._soiled[-1], _CHUNK)
                 self._free.append(self._soiled.pop())
+        except REFUSALS:
+            pass
 
     def punch(self, offset: int, length: int) -> None:
         """Free the whole pages of bytes, make the rest zero."""
@@ -137,8 +142,9 @@ class ArenaStore:
 
     def truncate(self, size: int) -> None:
         keep = -(-size // _CHUNK)
-        self.zero(size, keep * _CHUNK - size)  # the one thing here that may be refused
-        for number in [number for number in self._chunks if number >= keep]:
+        beyond = [number for number in self._chunks if number >= keep]
+        self.zero(size, keep * _CHUNK - size)  # the last thing here that may be refused
+        for number in beyond:
             self._arena.give_chunk(self._chunks.pop(number))
 
     def close(self) -> None:

@@ -1,0 +1,97 @@
+"""What is told of the pages of a file: which are volatile, purged, lost, or draining."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator, Sequence
+from operator import add, le
+from typing import NamedTuple
+
+from pyroaring import BitMap
+
+from vfs_volatile.core.content import Content
+from vfs_volatile.core.pages import PageSpan, runs, whole_pages
+from vfs_volatile.core.residency import ByteSpan
+from vfs_volatile.errors import SyscallError
+from vfs_volatile.units import PAGE_SIZE
+
+
+class Run(NamedTuple):
+    """What NEXT answers: volatile bytes of one range that are all purged or all not."""
+
+    start: int
+    length: int
+    behavior: int
+    state: int
+
+
+class PageState(Content):
+    """The state of the pages of one file, for whoever asks, in bytes."""
+
+    __slots__ = ()
+
+    def acknowledge_lost(self) -> None:
+        """Whoever wanted to know what was lost knows it."""
+        self.volatility.lost.clear()
+
+    def next_run(self, start: int) -> Run:
+        """The first run that ends after byte ``start``. Raises SyscallError(ENXIO) if none does."""
+        found = self.volatility.run_from(start // PAGE_SIZE) if start < self.size else None
+        if found is None:
+            raise SyscallError(errno.ENXIO)
+        span, behavior, state = found
+        return Run(*self._bytes(span), behavior, state)
+
+    def volatile_spans(self) -> Iterator[ByteSpan]:
+        """The volatile ranges, unmerged."""
+        return (self._bytes(entry.span) for entry in self.volatility.ranges)
+
+    def purged_spans(self) -> Iterator[ByteSpan]:
+        """The runs of pages that are purged and still volatile."""
+        return (self._bytes(run) for run in runs(self.volatility.purged))
+
+    def lost_spans(self) -> Iterator[ByteSpan]:
+        """The runs of pages that an unmark by xattr found purged, still unacknowledged."""
+        return (self._bytes(run) for run in runs(self.volatility.lost))
+
+    def purged_bytes(self, start: int, length: int) -> int:
+        """How many bytes of the range are purged."""
+        purged = self.volatility.purged
+        return self.bytes_in(purged, start, length) if purged else 0
+
+    def _purged_in(self, starts: Sequence[int], lengths: Sequence[int]) -> list[int]:
+        """:meth:`purged_bytes` of many, which are in order."""
+        hull = starts[-1] + lengths[-1] - starts[0]
+        if not self.volatility.purged or not self.purged_bytes(starts[0], hull):
+            return [0] * len(starts)
+        return list(map(self.purged_bytes, starts, lengths))
+
+    def zeroed_by_unmark(self, start: int, length: int) -> BitMap:
+        """Purged pages that an unmark would turn to zeros while the kernel may hold other bytes."""
+        if self.direct is not None:
+            return BitMap()  # the kernel has no copy
+        return self.volatility.purged_reading_zero(self.touched(start, length))
+
+    def draining(self, span: PageSpan) -> bool:
+        """Is a purge under way on one of these pages?"""
+        return self.volatility.draining(span)
+
+    def _pages_of_many(
+        self,
+        starts: Sequence[int],
+        lengths: Sequence[int],
+        pages_of: Callable[[int, int], PageSpan],
+    ) -> tuple[list[int], list[int]]:
+        """First pages, and ends, of spans if each begins where the one before ends or behind that;
+        else none.
+        """
+        ends = list(map(add, starts, lengths))
+        if not ends or not all(lengths) or not all(map(le, ends, starts[1:])):
+            return [], []
+        size = self.size
+        found = whole_pages(starts, ends) if ends[-1] <= size else None
+        if found is None:
+            ends = [max(start, min(end, size)) for start, end in zip(starts, ends, strict=True)]
+            firsts, ends = map(list, zip(*map(pages_of, starts, ends), strict=True))
+            found = firsts, ends
+        return found
