@@ -19,6 +19,7 @@ from contextlib import contextmanager
 
 import trio
 
+from vfs_volatile.errors import log_failure
 from vfs_volatile.fs.threads import start_needed
 from vfs_volatile.native.requests import Request, Requests
 
@@ -45,6 +46,10 @@ class Watchdog(trio.abc.Instrument):
         """Of the serving thread."""
         self._at_rest = False
         """Does it wait for something to do?"""
+        self._seen = 0
+        """The round at the last look, since when it is that, and is that logged?"""
+        self._seen_at = time.monotonic()
+        self._is_logged = False
         self._logged: set[Request] = set()
 
     @contextmanager
@@ -77,19 +82,27 @@ class Watchdog(trio.abc.Instrument):
     # ---- on the watchdog's ----
 
     def _watch(self) -> None:
-        rounds, since, logged = 0, time.monotonic(), False
         while not self._over.is_set():
-            if not self._requests and self._at_rest:
-                self._stirred.clear()
-                if not self._requests and self._at_rest:  # nothing came just before clear()
-                    self._stirred.wait()
-            if rounds != self._rounds or self._at_rest:
-                rounds, since, logged = self._rounds, time.monotonic(), False
-            elif not logged and time.monotonic() - since > LOG_SECONDS:
-                self._log_busy_thread(time.monotonic() - since)
-                logged = True
-            self._look_at_requests()
+            try:
+                self._sleep_at_rest()
+                self._look_at_thread()
+                self._look_at_requests()
+            except Exception as error:  # nobody else would watch from then on
+                log_failure(log, "watching requests", error)
             self._over.wait(TICK_SECONDS)
+
+    def _sleep_at_rest(self) -> None:
+        if not self._requests and self._at_rest:
+            self._stirred.clear()
+            if not self._requests and self._at_rest:  # nothing came just before clear()
+                self._stirred.wait()
+
+    def _look_at_thread(self) -> None:
+        if self._seen != self._rounds or self._at_rest:
+            self._seen, self._seen_at, self._is_logged = self._rounds, time.monotonic(), False
+        elif not self._is_logged and time.monotonic() - self._seen_at > LOG_SECONDS:
+            self._log_busy_thread(time.monotonic() - self._seen_at)
+            self._is_logged = True
 
     def _look_at_requests(self) -> None:
         waiting = {request for _, request in self._requests.older_than(LOG_SECONDS)}
