@@ -70,6 +70,8 @@ CALLS: dict[str, Call] = {
     "set an attribute": lambda file: os.setxattr(file.fd, "user.a", b"value"),
 }
 """Each twice is as once."""
+FEW_CALLS = ("write to a hole", "write over what is purged", "mark", "unmark")
+"""Those that are answered at once."""
 
 REFUSED = ("any MemoryError 0 9", "open EMFILE 0 1000", "system EMFILE 0 1000")
 """Beside each call of the daemon alone."""
@@ -127,6 +129,14 @@ class Refused:
         for number in count():
             self._done.unlink(missing_ok=True)
             yield f"any {ERRORS[number % len(ERRORS)]} {number} 1"
+            if not self._done.exists():
+                return
+
+    def orders_for_python(self) -> Iterator[str]:
+        """Every third allocation, until there are no more."""
+        for number in count(step=3):
+            self._done.unlink(missing_ok=True)
+            yield f"python MemoryError {number} 1"
             if not self._done.exists():
                 return
 
@@ -210,6 +220,28 @@ def test_whatever_is_refused(mount: MountFactory, path: str) -> None:
                 assert refused.state(file) == after, what
     assert told >= {"EIO", "ENOMEM", "ENOSPC", *NEEDS_MEMORY} - FAILS_NOT[path], told
     assert "Traceback" not in mounted.stderr
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_an_allocation_of_python_is_refused(mount: MountFactory, path: str) -> None:
+    """Then the same call works, tells of all that was purged, and leaves nothing miscounted."""
+    mounted = mount(deadline=LONG_DEADLINE, module=MODULE, size="64M", **PATHS[path])
+    refused = Refused(mounted, zero=path != "cached")
+    told = 0
+    for name in FEW_CALLS:
+        call = CALLS[name]
+        result, _, after = refused.expected(call)
+        for orders in refused.orders_for_python():
+            with refused.file() as file:
+                with refused.refusing(orders):
+                    seen = attempt(call, file)
+                again = attempt(call, file)
+                told += seen == "ENOMEM"
+                assert seen in ("ENOMEM", result), f"{name}, {orders}: {seen}"
+                assert again == result or seen == result, f"{name}, {orders}: then {again}"
+                assert refused.state(file) == after, f"{name}, {orders}"
+    assert told > 5
+    assert "unexpectedly" not in mounted.stderr
 
 
 def limited(soft: int, hard: int) -> Callable[[], None]:

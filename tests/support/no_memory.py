@@ -13,9 +13,8 @@ T = TypeVar("T")
 _SOURCE = Path(__file__).with_suffix(".c")
 
 
-def compile_in(directory: Path) -> Path:
+def compile_as(library: Path) -> Path:
     """Make the library; where it is."""
-    library = directory / "no_memory.so"
     subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", library, _SOURCE], check=True)
     return library
 

@@ -7,12 +7,12 @@ import sys
 import pytest
 from sortedcontainers import SortedList
 
-from tests.support.no_memory import NoMemory, compile_in
+from tests.support.no_memory import NoMemory, compile_as
 
 
 @pytest.fixture(scope="session")
 def _compiled(tmp_path_factory: pytest.TempPathFactory) -> NoMemory:
-    return NoMemory(compile_in(tmp_path_factory.mktemp("no_memory")))
+    return NoMemory(compile_as(tmp_path_factory.mktemp("no_memory") / "no_memory.so"))
 
 
 @pytest.fixture

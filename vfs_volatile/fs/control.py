@@ -136,7 +136,7 @@ class Control:
             return []
         else:
             purged = space.unmark_many(starts, lengths)
-        self._record(space, asked, sum(purged), tid)
+        self._record(space, asked, purged, tid)
         self._direct.marked()
         return purged
 
@@ -203,15 +203,19 @@ class Control:
         else:
             purged = await self._purges.unmark(parts)
         if parts:
-            self._record(space, asked, sum(purged), tid)
+            self._record(space, asked, purged, tid)
         return await self._aids.after_mark(parts, purged) if is_mark else purged
 
-    def _record(self, space: AddressSpace, asked: FvrangeVec, purged: int, tid: int) -> None:
-        record, starts, lengths = self._journal.record, asked.starts, asked.lengths
-        if asked.mode == ioctls.VRANGE_VOLATILE:
-            record("mark", space, starts, lengths, behavior=asked.behavior, tid=tid)
-        else:
-            record("unmark", space, starts, lengths, purged=purged, tid=tid)
+    def _record(self, space: AddressSpace, asked: FvrangeVec, purged: list[int], tid: int) -> None:
+        """Without memory the event is left out: whoever asked has yet to be told."""
+        try:
+            record, starts, lengths = self._journal.record, asked.starts, asked.lengths
+            if asked.mode == ioctls.VRANGE_VOLATILE:
+                record("mark", space, starts, lengths, behavior=asked.behavior, tid=tid)
+            else:
+                record("unmark", space, starts, lengths, purged=sum(purged), tid=tid)
+        except MemoryError:
+            pass
 
     async def _purge(self, space: AddressSpace, args: FvrangeArgs) -> int:
         if args.mode or args.behavior or args.start + args.length > ioctls.U64_MAX:

@@ -29,10 +29,13 @@ _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c
 
 def _fallocate(fd: int, mode: int, offset: int, length: int) -> None:
     """fallocate(2), whose modes Python lacks. Raises OSError."""
-    while _libc.fallocate(fd, mode, offset, length) != 0:
-        code = ctypes.get_errno()
-        if code != errno.EINTR:
-            raise OSError(code, os.strerror(code))
+    try:
+        while _libc.fallocate(fd, mode, offset, length) != 0:
+            code = ctypes.get_errno()
+            if code != errno.EINTR:
+                raise OSError(code, os.strerror(code))
+    except ctypes.ArgumentError:  # all are of the right types
+        raise MemoryError from None
 
 
 def fallocate_keeping_size(fd: int, offset: int, length: int) -> None:

@@ -40,7 +40,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def _system_call(number: int, *arguments: object) -> int:
     """Raises OSError."""
-    result: int = _libc.syscall(number, *arguments)
+    try:
+        result: int = _libc.syscall(number, *arguments)
+    except ctypes.ArgumentError:  # all are of the right types
+        raise MemoryError from None
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
