@@ -2,7 +2,7 @@
  * Which requests are refused when memory has run out (reserve.c), before anybody starts with them.
  *
  * What takes memory for good goes first; what takes it while it is served goes on with half of the
- * reserve, and what gives some back with a quarter; then only what cannot fail: the kernel does not
+ * reserve, and what gives some back with a bit less; then only what cannot fail: the kernel does not
  * repeat it.
  */
 #include "../fvrange.h"
@@ -56,7 +56,7 @@ static int writes_back(const struct fuse_in_header *head, size_t length)
 }
 
 #define OPENS ((GROWS + WORKS) / 2) /* takes memory until it is closed */
-#define RELIEVES (KEPT + 1)
+#define RELIEVES ((WORKS + KEPT) / 2) /* above KEPT there is what malloc(3) may map for a byte */
 #define CANNOT_FAIL 0
 
 /* How many slices of the reserve have to be there for a request, of which length bytes came. */
