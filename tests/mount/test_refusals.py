@@ -70,7 +70,7 @@ CALLS: dict[str, Call] = {
     "set an attribute": lambda file: os.setxattr(file.fd, "user.a", b"value"),
 }
 """Each twice is as once."""
-FEW_CALLS = ("write to a hole", "write over what is purged", "mark", "unmark")
+FEW_CALLS = ("write to a hole", "write over what is purged", "mark", "unmark", "unmark many")
 """Those that are answered at once."""
 
 REFUSED = ("any MemoryError 0 9", "open EMFILE 0 1000", "system EMFILE 0 1000")
@@ -239,7 +239,9 @@ def test_an_allocation_of_python_is_refused(mount: MountFactory, path: str) -> N
                 told += seen == "ENOMEM"
                 assert seen in ("ENOMEM", result), f"{name}, {orders}: {seen}"
                 assert again == result or seen == result, f"{name}, {orders}: then {again}"
-                assert refused.state(file) == after, f"{name}, {orders}"
+                # The rest of a range that was to be cut may not be volatile any more.
+                kept = slice(3 if name == "unmark many" else None)
+                assert refused.state(file)[kept] == after[kept], f"{name}, {orders}"
     assert told > 5
     assert "unexpectedly" not in mounted.stderr
 

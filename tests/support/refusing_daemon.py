@@ -4,7 +4,7 @@
 
 DIR.refuse holds ``CALL ERROR SKIP TIMES``: after SKIP calls the next TIMES fail with that errno
 (or MemoryError); ``any`` stands for every call that is made for a request alone. With ``python
-MemoryError SKIP 1`` of the allocations of each FVRANGE and WRITE the one after SKIP fails.
+MemoryError SKIP 1`` of the allocations of each IOCTL and WRITE the one after SKIP fails.
 DIR.refused is there once one has failed.
 """
 
@@ -121,6 +121,7 @@ def kind_of_fallocate(fd: int, mode: int, offset: int, length: int) -> str:
 if __name__ == "__main__":
     refusals = Refusals(Path(sys.argv[2] + ".refuse"))
     files.Files.fvrange = refusals.of_python(files.Files.fvrange)  # type: ignore[method-assign]
+    files.Files.ioctl = refusals.of_python(files.Files.ioctl)  # type: ignore[method-assign]
     files.Files.write = refusals.of_python(files.Files.write)  # type: ignore[method-assign]
     os.pwrite = refusals.of("pwrite", os.pwrite)
     os.ftruncate = refusals.of("ftruncate", os.ftruncate)

@@ -114,9 +114,20 @@ class Control:
             _check_vec(vec)
             if not vec.starts or not _few(space, vec.lengths):
                 return None
-            purged = self._change_at_once(space, vec, tid)
-            return vec._replace(purged=purged).pack() if purged else None
+            return self._vec_at_once(space, vec, tid)
         return None
+
+    def _vec_at_once(self, space: AddressSpace, vec: FvrangeVec, tid: int) -> bytes | None:
+        expected: list[int] = []
+        answer = b""
+        if vec.mode == ioctls.VRANGE_NONVOLATILE and space.volatility.purged:
+            # Made before: there may be no memory for it when what it tells has been forgotten.
+            expected = list(map(space.purged_bytes, vec.starts, vec.lengths))
+            answer = vec._replace(purged=expected).pack()
+        purged = self._change_at_once(space, vec, tid)
+        if purged and purged == expected:
+            return answer
+        return vec._replace(purged=purged).pack() if purged else None
 
     def _free_of_purges(self, handle: Handle) -> AddressSpace | None:
         """What was opened, if it is a file and no purge of it is under way or to be expected."""
