@@ -47,7 +47,14 @@ class Names(Tree):
         return found.number if found else None
 
     def check(self) -> None:
-        """The link counts are those of the names, and an inode knows its names."""
+        """The link counts are those of the names, an inode knows its names, none is left over, and
+        the room they take is counted.
+        """
+        for inode in self.inodes.values():
+            assert inode.nlink or inode.lookups > 0, "left over"
+            if inode.directory is not None:
+                inode.directory.check()
+        self.room.check()
         known = {
             (dentry.directory.inode.number, dentry.name, inode.number)
             for inode in self.inodes.values()

@@ -31,40 +31,40 @@ def tree() -> Names:
 
 
 def give(tree: Names, inode: Inode, name: bytes, value: bytes) -> None:
-    acls.give(tree, inode, name, value, keeps_set_group_id=True)
+    acls.give(tree.room, inode, name, value, keeps_set_group_id=True)
 
 
 def test_lists_take_room_and_give_it_back(tree: Names) -> None:
-    free = tree.free_inodes
+    free = tree.room.free
     give(tree, tree.make(b"d", DIR), DEFAULT, FULL)
-    assert free - tree.free_inodes == 1 + 4
+    assert free - tree.room.free == 1 + 4
     above = tree.number(b"d")
     assert above is not None
     tree.make(b"f", FILE, above)
     tree.make(b"below", DIR, above)
-    assert free - tree.free_inodes == 3 + 13  # KiB: one list for the file, two for the directory
+    assert free - tree.room.free == 3 + 13  # KiB: one list for the file, two for the directory
     tree.unlink(above, b"f")
     tree.rmdir(above, b"below")
     tree.rmdir(ROOT, b"d")
-    assert tree.free_inodes == free
+    assert tree.room.free == free
 
 
 def test_without_room_for_its_lists_nothing_is_made(tree: Names) -> None:
     directory = tree.make(b"d", DIR)
     give(tree, directory, DEFAULT, FULL)
-    tree.max_inodes -= tree.free_inodes - 4
-    free = tree.free_inodes
+    tree.room.most -= tree.room.free - 4
+    free = tree.room.free
     fails(errno.ENOSPC, tree.make, b"f", FILE, directory.number)
     fails(errno.ENOSPC, tree.make, b"e", DIR, directory.number)
     assert tree.names(directory.number) == []
-    assert tree.free_inodes == free
+    assert tree.room.free == free
     tree.make(b"l", LINK, directory.number)
     tree.check()
 
 
 def test_a_list_for_which_there_is_no_room_changes_nothing(tree: Names) -> None:
     file = tree.make(b"f", FILE)
-    tree.max_inodes -= tree.free_inodes
+    tree.room.most -= tree.room.free
     fails(errno.ENOSPC, give, tree, file, ACCESS, FULL)
     fails(errno.EINVAL, give, tree, file, ACCESS, FULL[:-1])
     fails(errno.EINVAL, give, tree, file, DEFAULT, b"nonsense")
@@ -73,11 +73,11 @@ def test_a_list_for_which_there_is_no_room_changes_nothing(tree: Names) -> None:
 
 def test_a_list_that_says_no_more_than_the_mode_takes_the_place_of_another(tree: Names) -> None:
     file = tree.make(b"f", FILE)
-    free = tree.free_inodes
+    free = tree.room.free
     give(tree, file, ACCESS, FULL)
     assert stat.S_IMODE(file.mode) == 0o777
     give(tree, file, ACCESS, PLAIN)
-    assert (stat.S_IMODE(file.mode), file.xattrs, tree.free_inodes) == (0o740, {}, free)
+    assert (stat.S_IMODE(file.mode), file.xattrs, tree.room.free) == (0o740, {}, free)
 
 
 def test_who_keeps_the_set_group_id_bit() -> None:

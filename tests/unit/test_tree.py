@@ -15,7 +15,8 @@ from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.range_state import Drain
 from vfs_volatile.core.volatility import Volatility
 from vfs_volatile.core.votes import Votes
-from vfs_volatile.fs.inode import Directory, Inode
+from vfs_volatile.fs.directory import Directory
+from vfs_volatile.fs.inode import Inode
 from vfs_volatile.fs.tree import NAME_MAX, RENAME_EXCHANGE, RENAME_NOREPLACE, ROOT
 from vfs_volatile.units import PAGE_SIZE
 
@@ -123,7 +124,7 @@ def test_a_setgid_directory_hands_down_its_group(tree: Names) -> None:
 
 
 def test_inodes_are_limited_and_those_freed_can_be_had_again(tree: Names) -> None:
-    tree.max_inodes = 3
+    tree.room.most = 3
     tree.make(b"one")
     tree.make(b"two", DIR)
     fails(errno.ENOSPC, tree.make, b"three")

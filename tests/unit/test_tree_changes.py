@@ -99,7 +99,7 @@ def test_a_whiteout_stays_under_the_old_name(tree: Names, kind: str) -> None:
 
 def test_without_an_inode_for_the_whiteout_nothing_is_renamed(tree: Names) -> None:
     moved = tree.make(b"old")
-    tree.max_inodes = 2
+    tree.room.most = 2
     fails(errno.ENOSPC, tree.rename, ROOT, b"old", ROOT, b"new", RENAME_WHITEOUT)
     assert tree.names() == [b"old"]
     assert tree.lookup(ROOT, b"old") is moved

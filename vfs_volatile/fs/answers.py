@@ -61,8 +61,9 @@ class Answers(pyfuse3.Operations):
 
     def _known(self, inode: Inode) -> shim.Attributes:
         """Answer with an inode: the kernel holds one more reference to it."""
+        told = attributes(inode)
         inode.lookups += 1
-        return attributes(inode)
+        return told
 
     def _found(self, inode: Inode) -> EntryAttributes:
         """The same for pyfuse3."""

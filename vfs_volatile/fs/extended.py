@@ -63,10 +63,10 @@ class ExtendedAttributes(Answers):
         found = self._tree.get(inode)
         if name in acls.NAMES:
             keeps = not shim.kills_set_group_id()
-            acls.give(self._tree, found, bytes(name), value, keeps_set_group_id=keeps)
+            acls.give(self._tree.room, found, bytes(name), value, keeps_set_group_id=keeps)
             return
         _require_namespace(name)
-        self._tree.set_attribute(found, bytes(name), value)
+        self._tree.room.set_attribute(found, bytes(name), value)
 
     async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
         _require_namespace(name)
@@ -82,10 +82,10 @@ class ExtendedAttributes(Answers):
         found = self._tree.get(inode)
         if name in acls.NAMES:
             keeps = keeps_set_group_id(ctx.pid, found.gid)  # of this the kernel tells nothing
-            acls.take_away(self._tree, found, bytes(name), keeps_set_group_id=keeps)
+            acls.take_away(self._tree.room, found, bytes(name), keeps_set_group_id=keeps)
             return
         _require_namespace(name)
-        self._tree.remove_attribute(found, bytes(name))
+        self._tree.room.remove_attribute(found, bytes(name))
 
     def _value(self, ino: int, name: bytes) -> bytes:
         try:

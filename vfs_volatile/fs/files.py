@@ -53,7 +53,11 @@ class Files(Answers):
     ) -> tuple[shim.Attributes, shim.Opened]:
         """O_TMPFILE. Raises SyscallError."""
         inode = self._tree.create_unnamed(parent, mode, caller.uid, caller.gid, caller.umask)
-        return self._created(inode, flags, caller)
+        try:
+            return self._created(inode, flags, caller)
+        except BaseException:
+            self._tree.forget(inode.number, 0)  # it has no name either
+            raise
 
     def release(self, fh: int) -> Coroutine[Any, Any, None] | None:  # type: ignore[override]
         handle = self._handles.pop(fh)

@@ -1,13 +1,10 @@
-"""Inodes, directories and open files: what the namespace is made of."""
+"""Inodes and open files."""
 
 from __future__ import annotations
 
 import os
 import time
-from bisect import bisect_right
-from collections.abc import Iterator
-from itertools import takewhile
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.processes.openers import Openers
@@ -15,81 +12,13 @@ from vfs_volatile.store.detached import DetachedFile
 
 if TYPE_CHECKING:
     from vfs_volatile.fs.attachment import Attachment
+    from vfs_volatile.fs.directory import Dentry, Directory
 
 _PATH_BYTES = 1024
 """What is said of a file's path: no more, however deep it lies."""
 _DAY_NS = 24 * 3600 * 10**9
 _DIRECTORY_BASE_BYTES = 40
 _DIRECTORY_ENTRY_BYTES = 20
-FIRST_COOKIE = 3
-"""Cookies 1 and 2 stand for ``.`` and ``..``."""
-_FEW_COOKIES = 64
-"""So many of removed entries may stay for no reason."""
-
-
-class Dentry(NamedTuple):
-    """A name of an inode."""
-
-    directory: Directory
-    name: bytes
-
-
-class Directory:
-    """The entries of a directory, by name and in an order that a reader can resume."""
-
-    __slots__ = ("_by_cookie", "_by_name", "_cookies", "inode", "next_cookie", "parent")
-
-    def __init__(self, inode: Inode, parent: Inode | None) -> None:
-        self.inode = inode
-        self.parent = parent
-        """None for the root, and for a directory that was removed."""
-        # INVARIANT: the same entries in the first two; their cookies, in the third, are never used
-        # twice and grow, so that nothing needs to be sorted. It may hold those of removed ones too.
-        self._by_name: dict[bytes, tuple[int, Inode]] = {}
-        self._by_cookie: dict[int, bytes] = {}
-        self._cookies: list[int] = []
-        self.next_cookie = FIRST_COOKIE
-
-    def __len__(self) -> int:
-        return len(self._by_name)
-
-    def get(self, name: bytes) -> Inode | None:
-        entry = self._by_name.get(name)
-        return entry[1] if entry else None
-
-    def add(self, name: bytes, inode: Inode) -> None:
-        """Add an entry under a name that is free."""
-        cookie = self.next_cookie
-        self.next_cookie += 1
-        self._by_name[name] = (cookie, inode)
-        self._by_cookie[cookie] = name
-        self._cookies.append(cookie)
-        inode.named(Dentry(self, name))
-
-    def replace(self, name: bytes, inode: Inode) -> None:
-        """Let an entry mean another inode; a reader under way sees the one or the other."""
-        cookie, old = self._by_name[name]
-        self._by_name[name] = (cookie, inode)
-        old.unnamed(Dentry(self, name))
-        inode.named(Dentry(self, name))
-
-    def remove(self, name: bytes) -> None:
-        cookie, inode = self._by_name.pop(name)
-        del self._by_cookie[cookie]
-        if len(self._cookies) > 2 * len(self._by_cookie) + _FEW_COOKIES:
-            self._cookies = list(self._by_cookie)
-        inode.unnamed(Dentry(self, name))
-
-    def after(self, cookie: int) -> Iterator[tuple[int, bytes, Inode]]:
-        """What comes after ``cookie``, as (cookie, name, inode): ``.`` and ``..`` first."""
-        for at, name, inode in ((1, b".", self.inode), (2, b"..", self.parent or self.inode)):
-            if cookie < at:
-                yield at, name, inode
-        for place in range(bisect_right(self._cookies, cookie), len(self._cookies)):
-            at = self._cookies[place]
-            entry = self._by_cookie.get(at)
-            if entry is not None:
-                yield at, entry, self._by_name[entry][1]
 
 
 class Inode:
@@ -174,7 +103,7 @@ class Inode:
         return None if path is None else os.fsdecode(path)
 
     def named(self, dentry: Dentry) -> None:
-        """It has a name more."""
+        """It has a name more. Raises MemoryError, and nothing has changed."""
         if self._dentry is None:
             self._dentry = dentry
         elif self._aliases is None:
@@ -183,7 +112,7 @@ class Inode:
             self._aliases[dentry] = None
 
     def unnamed(self, dentry: Dentry) -> None:
-        """It has lost this name."""
+        """It has lost this name. Raises MemoryError, and nothing has changed."""
         if dentry != self._dentry:
             assert self._aliases is not None
             del self._aliases[dentry]
@@ -246,26 +175,6 @@ class Inode:
         self.pull_times()
         self.mtime_ns = self.ctime_ns = time.time_ns()
         self.push_times()
-
-
-class Listing:
-    """An open directory."""
-
-    __slots__ = ("_end", "inode")
-
-    def __init__(self, inode: Inode) -> None:
-        self.inode = inode
-        self._end = 0
-
-    def after(self, cookie: int) -> Iterator[tuple[int, bytes, Inode]]:
-        """As :meth:`Directory.after`, but for what was added after the first was read, so that
-        who renames each entry that he reads comes to an end. (tmpfs lists new ones first.)
-        """
-        directory = self.inode.directory
-        assert directory is not None
-        if not cookie or not self._end:
-            self._end = directory.next_cookie
-        return takewhile(lambda entry: entry[0] < self._end, directory.after(cookie))
 
 
 class Handle:

@@ -27,7 +27,8 @@ from pyfuse3 import (
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.fs import acls
 from vfs_volatile.fs.answers import NOTHING, Answers, attributes, entry, space_of
-from vfs_volatile.fs.inode import FIRST_COOKIE, Inode, Listing
+from vfs_volatile.fs.directory import FIRST_COOKIE, Listing
+from vfs_volatile.fs.inode import Inode
 from vfs_volatile.fs.tree import NAME_MAX
 from vfs_volatile.processes.identity import keeps_set_group_id
 from vfs_volatile.units import PAGE_SIZE
@@ -153,8 +154,7 @@ class Names(Answers):
                 await trio.lowlevel.checkpoint()
             found.touch_written()
         if fields.update_mode:
-            found.mode = stat.S_IFMT(found.mode) | stat.S_IMODE(attr.st_mode)
-            acls.follow_mode(found)
+            acls.set_mode(found, stat.S_IFMT(found.mode) | stat.S_IMODE(attr.st_mode))
         if kills_privileges:
             found.mode = _without_privileges(found, ctx)
         if fields.update_uid:
@@ -176,8 +176,8 @@ class Names(Answers):
         data.f_bsize = data.f_frsize = PAGE_SIZE
         data.f_blocks = self._memory.size_pages
         data.f_bfree = data.f_bavail = self._memory.room
-        data.f_files = self._tree.max_inodes
-        data.f_ffree = data.f_favail = self._tree.free_inodes
+        data.f_files = self._tree.room.most
+        data.f_ffree = data.f_favail = self._tree.room.free
         data.f_namemax = NAME_MAX
         return data
 

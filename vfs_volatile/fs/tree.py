@@ -1,4 +1,8 @@
-"""The namespace: which names mean which inodes. Pure and synchronous, as tmpfs has it."""
+"""The namespace: which names mean which inodes. Pure and synchronous, as tmpfs has it.
+
+If there is no memory for a change (MemoryError) it has not happened, but times may have changed:
+what needs memory comes first.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +17,11 @@ from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import PageStore
 from vfs_volatile.errors import SyscallError
-from vfs_volatile.fs.inode import Directory, Inode
-from vfs_volatile.units import PAGE_SIZE, total_memory
+from vfs_volatile.fs.directory import Directory, exchange, move
+from vfs_volatile.fs.inode import Inode
+from vfs_volatile.fs.room import Room
 
 ROOT = 1
-_INODE_BYTES = 1024
-"""What tmpfs reckons for an inode (BOGO_INODE_SIZE); its extended attributes take from the same."""
-_ATTRIBUTE_BYTES = 64
-"""What an attribute takes beside its name and value, about."""
 NAME_MAX = 255
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
@@ -45,18 +46,15 @@ class Tree:
         self._make_store = make_store
         self._clear_away = clear_away
         """Gives back what a file that has gone held."""
-        # -- constant --
-        self.max_inodes = total_memory() // PAGE_SIZE // 2
-        """As tmpfs has it (nr_inodes in tmpfs(5))."""
         # -- mutable --
-        self._attribute_bytes = 0
-        """What extended attributes hold, names and values."""
         self.inodes: dict[int, Inode] = {}
+        self.room = Room(self.inodes)
         self._numbers = count(ROOT)
         # Numbers are never used twice, so a mapping in /proc/PID/maps means one file for good.
-        root = self._new(stat.S_IFDIR | 0o755, os.getuid(), os.getgid())
+        root = Inode(next(self._numbers), stat.S_IFDIR | 0o755, os.getuid(), os.getgid())
         root.directory = Directory(root, None)
         root.nlink = 2
+        self._take_in(root)
 
     def get(self, number: int) -> Inode:
         """The inode ``number``. Raises SyscallError(ESTALE)."""
@@ -105,12 +103,19 @@ class Tree:
         inode = self._new_in(above, mode, uid, gid, umask)
         inode.rdev = rdev
         inode.target = target
+        links = above.nlink
         if stat.S_ISDIR(mode):
             inode.directory = Directory(inode, above)
             inode.nlink = 2
-            above.nlink += 1
-        entries.add(name, inode)
+            links += 1
         above.touch_written()
+        self._take_in(inode)
+        try:
+            entries.add(name, inode)
+        except MemoryError:
+            self._let_go(inode)
+            raise
+        above.nlink = links
         return inode
 
     def create_unnamed(self, parent: int, mode: int, uid: int, gid: int, umask: int = 0) -> Inode:
@@ -119,6 +124,7 @@ class Tree:
         inode = self._new_in(above, stat.S_IFREG | mode, uid, gid, umask)
         inode.nlink = 0
         inode.linkable = True
+        self._take_in(inode)
         return inode
 
     def link(self, number: int, parent: int, name: bytes) -> Inode:
@@ -128,11 +134,12 @@ class Tree:
         self._require_free(entries, name)
         if inode.nlink == 0 and not inode.linkable:
             raise SyscallError(errno.ENOENT)
-        inode.linkable = False
-        entries.add(name, inode)
-        inode.nlink += 1
+        links = inode.nlink + 1
         inode.touch_changed()
         above.touch_written()
+        entries.add(name, inode)
+        inode.nlink = links
+        inode.linkable = False
         return inode
 
     def unlink(self, parent: int, name: bytes) -> None:
@@ -141,19 +148,14 @@ class Tree:
         inode = self._entry(entries, name)
         if inode.directory is not None:
             raise SyscallError(errno.EISDIR)
-        entries.remove(name)
-        above.touch_written()
-        self._dropped_name(inode)
+        self._remove(above, entries, name, inode)
 
     def rmdir(self, parent: int, name: bytes) -> None:
         """Remove an empty directory. Raises SyscallError: ENOENT, ENOTDIR, ENOTEMPTY."""
         above, entries = self.directory(parent)
         inode = self._entry(entries, name)
         self._require_empty_directory(inode)
-        entries.remove(name)
-        above.touch_written()
-        above.nlink -= 1
-        self._dropped_name(inode)
+        self._remove(above, entries, name, inode)
 
     def rename(
         self,
@@ -179,54 +181,29 @@ class Tree:
             raise SyscallError(errno.ENAMETOOLONG)
         moved = self._entry(source_entries, old_name)
         replaced = goal_entries.get(new_name)
-        if flags & RENAME_WHITEOUT:
-            self._require_inode()
         if flags & RENAME_EXCHANGE:
-            other = self._entry(goal_entries, new_name)
-            source_entries.replace(old_name, other)
-            goal_entries.replace(new_name, moved)
-            self._moved(other, goal, source)
-        elif replaced is None:
-            goal_entries.add(new_name, moved)
-            source_entries.remove(old_name)
+            self._entry(goal_entries, new_name)
         elif replaced is moved:
             return
-        else:
+        elif replaced is not None:
             self._require_replaceable(replaced, moved, flags)
-            goal_entries.replace(new_name, moved)
-            source_entries.remove(old_name)
-            if replaced.directory is not None:
-                goal.nlink -= 1
-            self._dropped_name(replaced)
-        if flags & RENAME_WHITEOUT:
-            source_entries.add(old_name, self._new_in(source, stat.S_IFCHR, *caller, umask=0))
-        self._moved(moved, source, goal)
+        left = self._new_in(source, stat.S_IFCHR, *caller, 0) if flags & RENAME_WHITEOUT else None
         source.touch_written()
         goal.touch_written()
-
-    @property
-    def free_inodes(self) -> int:
-        """How many more there may be; extended attributes take from the same room, as on tmpfs."""
-        taken = -(-self._attribute_bytes // _INODE_BYTES)
-        return max(0, self.max_inodes - len(self.inodes) - taken)
-
-    def set_attribute(self, inode: Inode, name: bytes, value: bytes) -> None:
-        """Set an extended attribute of an inode. Raises SyscallError(ENOSPC)."""
-        old = inode.xattrs.get(name)
-        added = len(value) - len(old) if old is not None else _attribute_bytes(name, value)
-        if added > self.free_inodes * _INODE_BYTES:
-            raise SyscallError(errno.ENOSPC)
-        self._attribute_bytes += added
-        inode.xattrs[name] = value
-        inode.touch_changed()
-
-    def remove_attribute(self, inode: Inode, name: bytes) -> None:
-        """Raises SyscallError(ENODATA)."""
-        value = inode.xattrs.pop(name, None)
-        if value is None:
-            raise SyscallError(errno.ENODATA)
-        self._attribute_bytes -= _attribute_bytes(name, value)
-        inode.touch_changed()
+        moved.touch_changed()
+        if replaced is not None:
+            replaced.touch_changed()
+        if flags & RENAME_EXCHANGE:
+            exchange(source_entries, old_name, goal_entries, new_name)
+        else:
+            self._move(source_entries, old_name, goal_entries, new_name, left)
+        self._moved(moved, source, goal)
+        if replaced is None:
+            return
+        if flags & RENAME_EXCHANGE:
+            self._moved(replaced, goal, source)
+        else:
+            self._dropped_name(goal, replaced)
 
     def forget(self, number: int, lookups: int) -> None:
         """The kernel dropped ``lookups`` references to an inode."""
@@ -237,45 +214,53 @@ class Tree:
 
     # ---- helpers ----
 
-    def _require_inode(self, attribute_bytes: int = 0) -> None:
-        if self.free_inodes * _INODE_BYTES < _INODE_BYTES + attribute_bytes:
-            raise SyscallError(errno.ENOSPC)
-
-    def _new(self, mode: int, uid: int, gid: int) -> Inode:
-        self._require_inode()
-        inode = Inode(next(self._numbers), mode, uid, gid)
+    def _take_in(self, inode: Inode) -> None:
+        """``inode`` is there from now on."""
         self.inodes[inode.number] = inode
-        return inode
+        try:
+            self.room.take(inode)
+        except MemoryError:
+            del self.inodes[inode.number]
+            raise
+
+    def _let_go(self, inode: Inode) -> None:
+        """``inode`` is there no more."""
+        del self.inodes[inode.number]
+        self.room.give_back(inode)
+        inode.directory = None  # it refers to its inode: a garbage collector would have to come
+        if inode.space is not None:
+            self._clear_away(inode.space)
 
     def _new_in(self, above: Inode, mode: int, uid: int, gid: int, umask: int) -> Inode:
-        """A new inode with what it takes from the directory it is made in."""
+        """A new inode with what it takes from the directory it is made in, for :meth:`_take_in`.
+
+        Raises SyscallError(ENOSPC).
+        """
         if above.mode & stat.S_ISGID:
             gid = above.gid
             if stat.S_ISDIR(mode):
                 mode |= stat.S_ISGID
         default = above.xattrs.get(acl.DEFAULT)
         if default is None or stat.S_ISLNK(mode):
-            inode = self._new(mode & ~umask, uid, gid)
+            inode = Inode(next(self._numbers), mode & ~umask, uid, gid)
         else:
-            inode = self._new_heir(default, mode, uid, gid)
+            inode = self._heir(default, mode, uid, gid)
+        self.room.require(inode)
         if stat.S_ISREG(mode):
             inode.space = AddressSpace(inode.number, self._memory, self._make_store())
         return inode
 
-    def _new_heir(self, default: bytes, mode: int, uid: int, gid: int) -> Inode:
+    def _heir(self, default: bytes, mode: int, uid: int, gid: int) -> Inode:
         """A new inode in a directory with a default access control list.
 
         (posix_acl_create in linux/fs/posix_acl.c)
         """
         mode, access = acl.inherited(default, mode)
-        lists = {acl.ACCESS: access} if access is not None else {}
+        inode = Inode(next(self._numbers), mode, uid, gid)
+        if access is not None:
+            inode.xattrs[acl.ACCESS] = access
         if stat.S_ISDIR(mode):
-            lists[acl.DEFAULT] = default
-        taken = sum(_attribute_bytes(name, value) for name, value in lists.items())
-        self._require_inode(taken)
-        inode = self._new(mode, uid, gid)
-        self._attribute_bytes += taken
-        inode.xattrs = lists
+            inode.xattrs[acl.DEFAULT] = default
         return inode
 
     def _writable_directory(self, number: int) -> tuple[Inode, Directory]:
@@ -316,15 +301,34 @@ class Tree:
     @staticmethod
     def _moved(inode: Inode, source: Inode, goal: Inode) -> None:
         """``inode`` has left directory ``source`` for ``goal``."""
-        inode.touch_changed()
         if inode.directory is not None and source is not goal:
             inode.directory.parent = goal
             source.nlink -= 1
             goal.nlink += 1
 
-    def _dropped_name(self, inode: Inode) -> None:
+    def _move(
+        self, source: Directory, name: bytes, goal: Directory, new_name: bytes, left: Inode | None
+    ) -> None:
+        if left is None:
+            move(source, name, goal, new_name)
+            return
+        self._take_in(left)
+        try:
+            move(source, name, goal, new_name, left)
+        except MemoryError:
+            self._let_go(left)
+            raise
+
+    def _remove(self, above: Inode, entries: Directory, name: bytes, inode: Inode) -> None:
+        above.touch_written()
         inode.touch_changed()
+        entries.remove(name)
+        self._dropped_name(above, inode)
+
+    def _dropped_name(self, above: Inode, inode: Inode) -> None:
+        """It has lost one in the directory ``above``."""
         if inode.directory is not None:
+            above.nlink -= 1
             inode.nlink = 0
             inode.directory.parent = None
         else:
@@ -334,14 +338,4 @@ class Tree:
     def _reap(self, inode: Inode) -> None:
         """Free an inode that neither a name nor the kernel refers to."""
         if inode.nlink == 0 and inode.lookups <= 0:
-            del self.inodes[inode.number]
-            for name in list(inode.xattrs):
-                self.remove_attribute(inode, name)
-            inode.directory = None  # it refers to its inode: a garbage collector would have to come
-            if inode.space is not None:
-                self._clear_away(inode.space)
-
-
-def _attribute_bytes(name: bytes, value: bytes) -> int:
-    """What an extended attribute takes."""
-    return _ATTRIBUTE_BYTES + len(name) + len(value)
+            self._let_go(inode)
