@@ -15,9 +15,9 @@ from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.range_state import Drain
 from vfs_volatile.core.volatility import Volatility
 from vfs_volatile.core.votes import Votes
-from vfs_volatile.fs.directory import Directory
+from vfs_volatile.fs.directory import NAME_MAX, Directory
 from vfs_volatile.fs.inode import Inode
-from vfs_volatile.fs.tree import NAME_MAX, RENAME_EXCHANGE, RENAME_NOREPLACE, ROOT
+from vfs_volatile.fs.tree import RENAME_EXCHANGE, RENAME_NOREPLACE, ROOT
 from vfs_volatile.units import PAGE_SIZE
 
 PARTS = (AddressSpace, Volatility, Votes, Drain, Directory)

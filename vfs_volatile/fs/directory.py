@@ -6,14 +6,19 @@ If there is no memory for a change (MemoryError), nothing has changed.
 from __future__ import annotations
 
 import contextlib
+import errno
 from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
+from vfs_volatile.errors import SyscallError
+
 if TYPE_CHECKING:
     from vfs_volatile.fs.inode import Inode
 
+NAME_MAX = 255
+"""Bytes."""
 FIRST_COOKIE = 3
 """Cookies 1 and 2 stand for ``.`` and ``..``."""
 _FEW_COOKIES = 64
@@ -140,6 +145,38 @@ def move(
         else:
             goal.replace(new_name, replaced)
         raise
+
+
+def entry_of(entries: Directory, name: bytes) -> Inode:
+    """What a name means. Raises SyscallError(ENOENT)."""
+    inode = entries.get(name)
+    if inode is None:
+        raise SyscallError(errno.ENOENT)
+    return inode
+
+
+def require_free(entries: Directory, name: bytes) -> None:
+    """Raise SyscallError: ENAMETOOLONG, EEXIST."""
+    if len(name) > NAME_MAX:
+        raise SyscallError(errno.ENAMETOOLONG)
+    if entries.get(name) is not None:
+        raise SyscallError(errno.EEXIST)
+
+
+def require_empty_directory(inode: Inode) -> None:
+    """Raise SyscallError: ENOTDIR, ENOTEMPTY."""
+    if inode.directory is None:
+        raise SyscallError(errno.ENOTDIR)
+    if inode.directory:
+        raise SyscallError(errno.ENOTEMPTY)
+
+
+def require_replaceable(replaced: Inode, moved: Inode) -> None:
+    """Raise SyscallError unless ``moved`` may have its name: ENOTDIR, ENOTEMPTY, EISDIR."""
+    if moved.directory is not None:
+        require_empty_directory(replaced)
+    elif replaced.directory is not None:
+        raise SyscallError(errno.EISDIR)
 
 
 class Listing:

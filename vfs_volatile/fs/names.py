@@ -27,9 +27,8 @@ from pyfuse3 import (
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.fs import acls
 from vfs_volatile.fs.answers import NOTHING, Answers, attributes, entry, space_of
-from vfs_volatile.fs.directory import FIRST_COOKIE, Listing
+from vfs_volatile.fs.directory import FIRST_COOKIE, NAME_MAX, Listing
 from vfs_volatile.fs.inode import Inode
-from vfs_volatile.fs.tree import NAME_MAX
 from vfs_volatile.processes.identity import keeps_set_group_id
 from vfs_volatile.units import PAGE_SIZE
 

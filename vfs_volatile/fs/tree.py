@@ -17,12 +17,20 @@ from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import PageStore
 from vfs_volatile.errors import SyscallError
-from vfs_volatile.fs.directory import Directory, exchange, move
+from vfs_volatile.fs.directory import (
+    NAME_MAX,
+    Directory,
+    entry_of,
+    exchange,
+    move,
+    require_empty_directory,
+    require_free,
+    require_replaceable,
+)
 from vfs_volatile.fs.inode import Inode
 from vfs_volatile.fs.room import Room
 
 ROOT = 1
-NAME_MAX = 255
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 RENAME_WHITEOUT = 4
@@ -99,7 +107,7 @@ class Tree:
         Raises SyscallError: EEXIST, ENAMETOOLONG, ENOENT (the directory was removed), ENOSPC.
         """
         above, entries = self._writable_directory(parent)
-        self._require_free(entries, name)
+        require_free(entries, name)
         inode = self._new_in(above, mode, uid, gid, umask)
         inode.rdev = rdev
         inode.target = target
@@ -131,7 +139,7 @@ class Tree:
         """Another name for an inode. Raises SyscallError: EEXIST, ENOENT, ENAMETOOLONG."""
         inode = self.get(number)
         above, entries = self._writable_directory(parent)
-        self._require_free(entries, name)
+        require_free(entries, name)
         if inode.nlink == 0 and not inode.linkable:
             raise SyscallError(errno.ENOENT)
         links = inode.nlink + 1
@@ -145,7 +153,7 @@ class Tree:
     def unlink(self, parent: int, name: bytes) -> None:
         """Remove a name of a file. Raises SyscallError: ENOENT, EISDIR."""
         above, entries = self.directory(parent)
-        inode = self._entry(entries, name)
+        inode = entry_of(entries, name)
         if inode.directory is not None:
             raise SyscallError(errno.EISDIR)
         self._remove(above, entries, name, inode)
@@ -153,8 +161,8 @@ class Tree:
     def rmdir(self, parent: int, name: bytes) -> None:
         """Remove an empty directory. Raises SyscallError: ENOENT, ENOTDIR, ENOTEMPTY."""
         above, entries = self.directory(parent)
-        inode = self._entry(entries, name)
-        self._require_empty_directory(inode)
+        inode = entry_of(entries, name)
+        require_empty_directory(inode)
         self._remove(above, entries, name, inode)
 
     def rename(
@@ -179,14 +187,16 @@ class Tree:
         goal, goal_entries = self._writable_directory(new_parent)
         if len(new_name) > NAME_MAX:
             raise SyscallError(errno.ENAMETOOLONG)
-        moved = self._entry(source_entries, old_name)
+        moved = entry_of(source_entries, old_name)
         replaced = goal_entries.get(new_name)
         if flags & RENAME_EXCHANGE:
-            self._entry(goal_entries, new_name)
+            entry_of(goal_entries, new_name)
         elif replaced is moved:
             return
         elif replaced is not None:
-            self._require_replaceable(replaced, moved, flags)
+            if flags & RENAME_NOREPLACE:
+                raise SyscallError(errno.EEXIST)
+            require_replaceable(replaced, moved)
         left = self._new_in(source, stat.S_IFCHR, *caller, 0) if flags & RENAME_WHITEOUT else None
         source.touch_written()
         goal.touch_written()
@@ -268,35 +278,6 @@ class Tree:
         if inode.nlink == 0:
             raise SyscallError(errno.ENOENT)
         return inode, entries
-
-    @staticmethod
-    def _entry(entries: Directory, name: bytes) -> Inode:
-        inode = entries.get(name)
-        if inode is None:
-            raise SyscallError(errno.ENOENT)
-        return inode
-
-    @staticmethod
-    def _require_free(entries: Directory, name: bytes) -> None:
-        if len(name) > NAME_MAX:
-            raise SyscallError(errno.ENAMETOOLONG)
-        if entries.get(name) is not None:
-            raise SyscallError(errno.EEXIST)
-
-    @staticmethod
-    def _require_empty_directory(inode: Inode) -> None:
-        if inode.directory is None:
-            raise SyscallError(errno.ENOTDIR)
-        if inode.directory:
-            raise SyscallError(errno.ENOTEMPTY)
-
-    def _require_replaceable(self, replaced: Inode, moved: Inode, flags: int) -> None:
-        if flags & RENAME_NOREPLACE:
-            raise SyscallError(errno.EEXIST)
-        if moved.directory is not None:
-            self._require_empty_directory(replaced)
-        elif replaced.directory is not None:
-            raise SyscallError(errno.EISDIR)
 
     @staticmethod
     def _moved(inode: Inode, source: Inode, goal: Inode) -> None:
