@@ -184,7 +184,7 @@ class AddressSpace(Unmarking):
         """Give everything back: the inode is gone. Raises OSError."""
         self._closed = True
         if self.direct is not None:  # nobody can reach it any more: no need to look
-            self._take_out(self.resident.copy())
+            self._take_out_all()
             self.volatility.truncate(0)
         elif self._size or self.resident or self._votes:  # else there is nothing to give back
             self.truncate(0)
@@ -212,8 +212,7 @@ class AddressSpace(Unmarking):
 
     def _mend_closed(self) -> None:
         self.volatility.mend_ranges(0, 0)
-        self.resident.clear()
-        self.memory.charge(self, -self.charged, direct=self.direct is not None)
+        self._take_out_all()
         self.volatility.mend_order(self)
         self._votes = None
         with contextlib.suppress(OSError):  # perhaps it was the last thing that had been done

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
@@ -38,7 +39,7 @@ ByteSpan = tuple[int, int]
 """(start, length) in bytes."""
 
 
-class Residency:
+class Residency(ABC):
     """The pages of one file, as far as memory goes."""
 
     __slots__ = (
@@ -185,9 +186,9 @@ class Residency:
         start = span.first * PAGE_SIZE
         return start, min(span.end * PAGE_SIZE, self.size) - start
 
+    @abstractmethod
     def mend(self, newest: int) -> None:
         """As in :mod:`~vfs_volatile.core.mending`: the address_space as a whole."""
-        raise NotImplementedError
 
     def _mend_residency(self, end: int, purged: BitMap) -> None:
         """Let counts and store of a file of ``end`` pages follow from what is resident; ``purged``
@@ -271,6 +272,11 @@ class Residency:
     def _take_out(self, pages: BitMap) -> None:
         """``pages`` are resident no longer."""
         self.resident -= pages
+        self._recount()
+
+    def _take_out_all(self) -> None:
+        """No page is resident any longer."""
+        self.resident.clear()
         self._recount()
 
     def keep_pages(self, pages: BitMap) -> None:

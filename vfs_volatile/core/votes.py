@@ -265,4 +265,4 @@ class Votes:
         """
         spans = list(runs(pages))
         self._space.volatility.forget_purged(*spans)
-        self._space.volatility.unmark(*spans)
+        self._space.volatility.cut(*spans)

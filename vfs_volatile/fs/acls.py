@@ -26,7 +26,7 @@ def give(room: Room, inode: Inode, name: bytes, value: bytes, *, keeps_set_group
     if not keeps_set_group_id:
         mode &= ~stat.S_ISGID
     if kept is None:
-        take_away(room, inode, name, keeps_set_group_id=keeps_set_group_id)
+        _drop(room, inode, name)
     else:
         room.set_attribute(inode, name, kept)
     inode.mode = mode
@@ -36,10 +36,14 @@ def take_away(room: Room, inode: Inode, name: bytes, *, keeps_set_group_id: bool
     """Remove a list, if there is one; the permissions stay as they are."""
     drops = name == acl.ACCESS and not keeps_set_group_id
     mode = inode.mode & ~stat.S_ISGID if drops else inode.mode
+    _drop(room, inode, name)
+    inode.mode = mode
+
+
+def _drop(room: Room, inode: Inode, name: bytes) -> None:
     inode.touch_changed()
     if name in inode.xattrs:
         room.remove_attribute(inode, name)
-    inode.mode = mode
 
 
 def set_mode(inode: Inode, mode: int) -> None:

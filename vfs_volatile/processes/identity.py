@@ -80,17 +80,27 @@ def _stat(pid: int) -> list[bytes]:
         return [b"", b"", b"", *file.read().rpartition(b") ")[2].split()]
 
 
-def is_dying(tid: int) -> bool:
-    """Has thread ``tid`` ended, or been killed? A fatal signal is SIGKILL for each thread
-    (complete_signal in linux/kernel/signal.c).
+def status_fields(tid: int, *names: bytes) -> list[list[bytes]] | None:
+    """The words of fields of ``status`` (proc_pid_status(5)), all of one moment; none of a field
+    that is not there. None if thread ``tid`` has ended.
     """
     try:
         with open(f"/proc/{tid}/status", "rb") as file:
             status = file.read()
     except (FileNotFoundError, ProcessLookupError):
+        return None
+    return [status.partition(b"\n" + name + b":")[2].partition(b"\n")[0].split() for name in names]
+
+
+def is_dying(tid: int) -> bool:
+    """Has thread ``tid`` ended, or been killed? A fatal signal is SIGKILL for each thread
+    (complete_signal in linux/kernel/signal.c).
+    """
+    found = status_fields(tid, b"SigPnd")
+    if found is None:
         return True
-    pending = int(status.partition(b"\nSigPnd:")[2].split(None, 1)[0], 16)
-    return bool(pending >> (signal.SIGKILL - 1) & 1)
+    ((pending,),) = found
+    return bool(int(pending, 16) >> (signal.SIGKILL - 1) & 1)
 
 
 def identify(pid: int) -> ProcessId | None:
@@ -113,12 +123,11 @@ def command_of(pid: int) -> str | None:
 
 def process_of_thread(tid: int) -> int | None:
     """The pid of the process that thread ``tid`` belongs to; None if it has ended."""
-    try:
-        with open(f"/proc/{tid}/status", "rb") as file:
-            status = file.read()
-    except (FileNotFoundError, ProcessLookupError):
+    found = status_fields(tid, b"Tgid")
+    if found is None:
         return None
-    return int(status.partition(b"\nTgid:")[2].split(None, 1)[0])
+    ((pid,),) = found
+    return int(pid)
 
 
 def keeps_set_group_id(tid: int, gid: int) -> bool:
@@ -126,14 +135,9 @@ def keeps_set_group_id(tid: int, gid: int) -> bool:
 
     No if it has ended, or cannot be seen from here. (in_group_or_capable in linux/fs/attr.c)
     """
-    try:
-        with open(f"/proc/{tid}/status", "rb") as file:
-            status = file.read()
-    except (FileNotFoundError, ProcessLookupError):
+    found = status_fields(tid, b"Gid", b"Groups", b"CapEff")
+    if found is None:
         return False
-
-    def field(name: bytes) -> list[bytes]:
-        return status.partition(b"\n" + name + b":")[2].partition(b"\n")[0].split()
-
-    groups = {int(group) for group in (*field(b"Gid")[3:], *field(b"Groups"))}
-    return gid in groups or bool(int(field(b"CapEff")[0], 16) >> _CAP_FSETID & 1)
+    gids, others, (capabilities,) = found
+    groups = {int(group) for group in (*gids[3:], *others)}
+    return gid in groups or bool(int(capabilities, 16) >> _CAP_FSETID & 1)

@@ -7,7 +7,6 @@ inode, the file offset, and whether the mapping is shared or private.
 from __future__ import annotations
 
 import os
-import re
 import threading
 import time
 from collections.abc import Container, Mapping
@@ -15,7 +14,7 @@ from dataclasses import dataclass, field
 
 from vfs_volatile.core.consent import Mapper
 from vfs_volatile.core.pages import LAST_PAGE, PageSpan
-from vfs_volatile.processes.identity import ProcessId
+from vfs_volatile.processes.identity import ProcessId, status_fields
 from vfs_volatile.processes.kernel import Kernel
 from vfs_volatile.processes.maps import OwnMount, mapped_pages
 from vfs_volatile.processes.openers import Openers
@@ -225,10 +224,8 @@ class MappingScanner:
     def _may_reach_the_mount(self, pid: int) -> bool:
         if self._only_uid is None:
             return True
-        try:
-            with open(f"/proc/{pid}/status", "rb") as file:
-                status = file.read()
-        except (FileNotFoundError, ProcessLookupError):
+        found = status_fields(pid, b"Uid")
+        if found is None:
             return False
-        match = re.search(rb"^Uid:\s+(\d+)\s+(\d+)\s+(\d+)", status, re.MULTILINE)
-        return match is None or {int(uid) for uid in match.groups()} == {self._only_uid}
+        (uids,) = found
+        return not uids or {int(uid) for uid in uids[:3]} == {self._only_uid}
