@@ -6,6 +6,8 @@ import mmap
 import os
 import random
 import resource
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +19,7 @@ import pytest
 from tests.parity.sides import attempt, in_child
 from tests.support.files import FALLOC_FL_KEEP_SIZE, content, fallocate
 from tests.support.fvrange import PAGE
-from tests.support.mount import Mount, MountFactory
+from tests.support.mount import ROOT, Mount, MountFactory
 from vfs_volatile import VRANGE_VOLATILE, VRANGE_ZERO, fvrange_many
 
 ROUNDS = 300
@@ -25,6 +27,8 @@ KNOWN = 6
 PAGES = 24
 HEADROOM = 1 << 20
 LARGE = 60_000
+MAPPINGS = 60_000
+"""Of the 65,530 that a process may have (vm.max_map_count)."""
 ALLOWED = ("ENOMEM", "ENOENT", "EEXIST")
 """ENOENT: what was to be renamed was not made; EEXIST: nor what should have been in its place."""
 
@@ -168,6 +172,39 @@ def test_requests_fail_and_the_daemon_lives(mount: MountFactory, options: dict[s
         assert hammer.said["unlink", "ENOMEM"] < hammer.said["unlink", "done"]
         assert hammer.said["purge", "done"]
     prove_honest(mounted, hammer)
+
+
+@contextmanager
+def many_mappings(path: Path, count: int, stride: int) -> Iterator[None]:
+    """Of one process."""
+    program = [sys.executable, "-m", "tests.support.many_mappings", str(path)]
+    with subprocess.Popen(
+        [*program, str(count), str(stride)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "mapped\n"
+            yield
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("stride", [2, 1 << 16], ids=["close", "far apart"])
+def test_a_process_with_very_many_mappings(mount: MountFactory, stride: int) -> None:
+    """To look at it takes memory: a purge may fail for that, not the daemon."""
+    mounted = mount()
+    mounted.declared_stderr = True
+    file = mounted.file("file", PAGES)
+    os.ftruncate(file.fd, MAPPINGS * stride * PAGE)
+    file.mark()
+    with many_mappings(file.path, MAPPINGS, stride):
+        with little_memory(mounted):
+            for page in range(PAGES):
+                told = attempt(file.purge, page * PAGE, PAGE)
+                assert told == "ENOMEM" or told == (PAGE if page % stride else 0)
+            assert attempt(os.stat, mounted.path / "nothing") in ("ENOENT", "ENOMEM")
+        file.purge()
+    assert file.purged_pages() == [page for page in range(PAGES) if page % stride]
 
 
 def prove_honest(mounted: Mount, hammer: Hammer) -> None:

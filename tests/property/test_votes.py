@@ -269,10 +269,9 @@ class Voters(RuleBasedStateMachine):
 
     def _barred(self) -> BitMap:
         mappers = [
-            Mapper(name, run, private)
+            Mapper(name, BitMap(pages), private)
             for name, process in self.model.processes.items()
             for pages, private in ((process.shared, False), (process.private, True))
-            for run in runs(BitMap(pages))
         ]
         span = PageSpan(0, PAGES)
         return forbidden(

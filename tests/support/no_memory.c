@@ -1,6 +1,8 @@
-/* Lets Python's own allocations fail, one by one; loaded into the interpreter by test_no_memory.py.
+/* Lets Python's own allocations fail, one by one, of one thread; loaded into the interpreter by
+ * no_memory.py.
  * Without Python.h: the declarations are those of Doc/c-api/memory.rst, "Customize Memory Allocators".
  */
+#include <pthread.h>
 #include <stddef.h>
 
 struct allocator { /* PyMemAllocatorEx */
@@ -19,10 +21,11 @@ enum { DOMAINS = 3 }; /* PYMEM_DOMAIN_RAW, _MEM, _OBJ */
 static struct allocator real[DOMAINS];
 static long left;
 static int refused;
+static pthread_t whose; /* another thread may have just finished a job, and be on its way to sleep */
 
 static int refuse(void)
 {
-    if (left-- != 0)
+    if (!pthread_equal(pthread_self(), whose) || left-- != 0)
         return 0;
     refused = 1;
     return 1;
@@ -52,9 +55,10 @@ static void pass_free(void *context, void *old)
     to->free(to->context, old);
 }
 
-/* From now on the allocation after so many fails, once. */
+/* From now on the allocation of this thread after so many fails, once. */
 void begin_refusing(long after)
 {
+    whose = pthread_self();
     left = after;
     refused = 0;
     for (int domain = 0; domain < DOMAINS; domain++) {

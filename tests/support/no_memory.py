@@ -1,4 +1,4 @@
-"""Lets Python's own allocations fail in this process, one by one (no_memory.c)."""
+"""Lets Python's own allocations fail on this thread, one by one (no_memory.c)."""
 
 from __future__ import annotations
 

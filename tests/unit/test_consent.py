@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pyroaring import BitMap
 
 from vfs_volatile.core.consent import Ballot, Mapper, Process, forbidden, objections
-from vfs_volatile.core.pages import LAST_PAGE, PageSpan
+from vfs_volatile.core.pages import PageSpan, page_set
 from vfs_volatile.core.semantics import PRESETS, Semantics, semantics_of
 
 PAGES = 6
@@ -20,8 +20,8 @@ UNIFIED, STULTZ, KIM = PRESETS["unified"], PRESETS["stultz"], PRESETS["kim"]
 EVERY_RULE = [UNIFIED, STULTZ, KIM, semantics_of("kim", private="keep")]
 
 
-def span(first: int, end: int) -> PageSpan:
-    return PageSpan(first, end)
+def span(first: int, end: int) -> BitMap:
+    return page_set(PageSpan(first, end))
 
 
 def shared(name: str | None, first: int, end: int) -> Mapper:
@@ -119,7 +119,7 @@ def test_private_keep_with_votes_asks_private_mappers_too() -> None:
 
 
 def test_what_could_not_be_read_blocks_the_whole_file() -> None:
-    unknown = [Mapper(None, span(0, LAST_PAGE), private=True)]
+    unknown = [Mapper(None, None, private=True)]
     assert barred(UNIFIED, unknown) == barred(KIM, unknown, unlinked=True) == "012345"
 
 
@@ -144,7 +144,7 @@ class Asker:
         self.unlinked = unlinked
 
     def may_go(self, page: int, *, marked: bool) -> bool:
-        here = [mapper for mapper in self.mappers if page in range(*mapper.pages)]
+        here = [each for each in self.mappers if each.pages is None or page in each.pages]
         everybody_agreed = all(self.agreed(mapper, page) for mapper in here)
         if self.rules.private == "block" and any(mapper.private for mapper in here):
             anonymous = self.unlinked and all(mapper.private for mapper in here)
@@ -162,10 +162,10 @@ class Asker:
 
 
 page_sets = st.sets(st.integers(0, PAGES - 1)).map(BitMap)
-spans = st.tuples(st.integers(0, PAGES + 1), st.integers(0, PAGES + 1)).map(
-    lambda ends: PageSpan(min(ends), max(ends) + 1)
+mapped = st.none() | st.sets(st.integers(0, PAGES + 1), min_size=1).map(BitMap)
+mapper_lists = st.lists(
+    st.builds(Mapper, st.sampled_from(NAMES), mapped, st.booleans()), max_size=5
 )
-mapper_lists = st.lists(st.builds(Mapper, st.sampled_from(NAMES), spans, st.booleans()), max_size=5)
 
 
 @st.composite

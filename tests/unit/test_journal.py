@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.names import DIR, Names
-from vfs_volatile.core.consent import Mapper, Objection, Rule
+from vfs_volatile.core.consent import Mapper, Objection, Place, Rule
 from vfs_volatile.core.history import Cause
 from vfs_volatile.core.pages import PageSpan, page_set
 from vfs_volatile.fs.inode import Inode
@@ -66,8 +66,10 @@ def stage() -> Stage:
 
 
 def objection(pid: int, first: int = 0, end: int = 4) -> Objection:
-    mapper = Mapper("someone", PageSpan(first, end), True, pid=pid, addresses=(0x1000, 0x5000))
-    return Objection(Rule.PRIVATE, page_set(mapper.pages), "someone", mapper)
+    span = PageSpan(first, end)
+    place = Place(span, (0x1000, 0x5000))
+    mapper = Mapper("someone", page_set(span), True, pid=pid, places=[place])
+    return Objection(Rule.PRIVATE, page_set(span), "someone", mapper)
 
 
 def test_an_event_names_file_bytes_and_what_its_kind_has_more(stage: Stage) -> None:

@@ -6,7 +6,7 @@ import errno
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -17,7 +17,7 @@ from tests.support.fvrange import PAGE
 from tests.support.voter import Stage, Voter
 from tests.support.waiting import PATIENCE, eventually
 from vfs_volatile.core.consent import Mapper
-from vfs_volatile.core.pages import LAST_PAGE, PageSpan
+from vfs_volatile.core.pages import PageSpan, page_set
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.native import procmap
 from vfs_volatile.processes import mappings as mappers
@@ -33,6 +33,7 @@ from vfs_volatile.processes.identity import identify, look_at, process_of_thread
 from vfs_volatile.processes.kernel import Kernel
 from vfs_volatile.processes.mappings import MappingScanner
 from vfs_volatile.processes.maps import (
+    Found,
     Mapping,
     OwnMount,
     Piece,
@@ -339,7 +340,7 @@ def scan(
 
 
 def mapper(voter: Voter, first: int, end: int, *, private: bool = False) -> Mapper:
-    return Mapper(identify(voter.pid), PageSpan(first, end), private)
+    return Mapper(identify(voter.pid), page_set(PageSpan(first, end)), private)
 
 
 def test_all_mappers_are_found(stage: Stage, file: Path, query: Query) -> None:
@@ -347,13 +348,14 @@ def test_all_mappers_are_found(stage: Stage, file: Path, query: Query) -> None:
     private = stage.voter().map(file, "private", 3)
     child = private.fork()
     stage.voter()
-    assert sorted(scan(file, query)) == sorted(
-        [
-            mapper(shared, 1, 5),
-            mapper(private, 3, 8, private=True),
-            mapper(child, 3, 8, private=True),
-        ]
-    )
+    found = scan(file, query)
+    expected = [
+        mapper(shared, 1, 5),
+        mapper(private, 3, 8, private=True),
+        mapper(child, 3, 8, private=True),
+    ]
+    assert len(found) == len(expected)
+    assert all(one in found for one in expected)
     ino = file.stat().st_ino
     file.unlink()
     assert len(scan(ino, query)) == 3
@@ -376,7 +378,7 @@ def test_a_child_of_a_parent_that_ends_during_the_look_is_found(
     parent = stage.voter().map(file, "private")
     children: list[Voter] = []
 
-    def delayed(pid: int, major: int, minor: int) -> list[tuple[int, int, int, int, bool]]:
+    def delayed(pid: int, major: int, minor: int) -> Iterable[Found]:
         if not children:
             children.append(parent.fork())
             parent.exit()
@@ -389,7 +391,7 @@ def test_a_child_of_a_parent_that_ends_during_the_look_is_found(
 def test_what_cannot_be_read_counts_as_a_private_mapper(stage: Stage, file: Path) -> None:
     hidden, other = stage.voter().map(file), stage.voter()
 
-    def refused(pid: int, major: int, minor: int) -> list[tuple[int, int, int, int, bool]]:
+    def refused(pid: int, major: int, minor: int) -> Iterable[Found]:
         if pid in (hidden.pid, other.pid):
             raise PermissionError
         return query_text(pid, major, minor)
@@ -401,7 +403,7 @@ def test_what_cannot_be_read_counts_as_a_private_mapper(stage: Stage, file: Path
     openers.add(hidden.pid)
     scanner = MappingScanner(OwnMount(TMPFS), Kernel(refused), only_uid=None)
     found = scanner.scan({file.stat().st_ino: openers})
-    assert found.of(file.stat().st_ino) == [Mapper(None, PageSpan(0, LAST_PAGE), private=True)]
+    assert found.of(file.stat().st_ino) == [Mapper(None, None, private=True)]
     assert found.unreadable == {hidden.pid}, "the other is older than the open, and no opener"
     elsewhere = MappingScanner(OwnMount(TMPFS), Kernel(refused), only_uid=os.getuid() + 12345)
     assert elsewhere.scan({file.stat().st_ino: openers}).unreadable == set(), "cannot get there"
@@ -410,7 +412,7 @@ def test_what_cannot_be_read_counts_as_a_private_mapper(stage: Stage, file: Path
 def test_an_unseen_opener_counts_as_a_private_mapper(file: Path) -> None:
     openers = Openers()
     openers.add(0)
-    assert scan(file, openers=openers) == [Mapper(None, PageSpan(0, LAST_PAGE), private=True)]
+    assert scan(file, openers=openers) == [Mapper(None, None, private=True)]
 
 
 def test_processes_that_come_faster_than_the_look_block(
@@ -420,13 +422,13 @@ def test_processes_that_come_faster_than_the_look_block(
     monkeypatch.setattr(mappers, "_CHASE_SECONDS", 0.2)
     born: list[subprocess.Popen[bytes]] = []
 
-    def breeding(pid: int, major: int, minor: int) -> list[tuple[int, int, int, int, bool]]:
+    def breeding(pid: int, major: int, minor: int) -> Iterable[Found]:
         if not born or pid == born[-1].pid:
             born.append(subprocess.Popen(["sleep", "30"]))
         return []
 
     try:
-        assert Mapper(None, PageSpan(0, LAST_PAGE), private=True) in scan(file, breeding)
+        assert Mapper(None, None, private=True) in scan(file, breeding)
     finally:
         for process in born:
             process.kill()
@@ -456,7 +458,7 @@ def test_a_process_that_stays_unreadable_is_waited_for_once_and_forgotten(
     monkeypatch.setattr(mappers, "_PATIENCE_SECONDS", 0.1)
     hidden = stage.voter().map(file)
 
-    def refused(pid: int, major: int, minor: int) -> list[tuple[int, int, int, int, bool]]:
+    def refused(pid: int, major: int, minor: int) -> Iterable[Found]:
         if pid == hidden.pid:
             raise PermissionError
         return query_text(pid, major, minor)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -56,7 +56,7 @@ class Looks:
         self.look()
         return self.asked.isdisjoint(pids)
 
-    def _query(self, tid: int, major: int, minor: int) -> list[Found]:
+    def _query(self, tid: int, major: int, minor: int) -> Iterable[Found]:
         self.asked.add(tid)
         return query_text(tid, major, minor)
 

@@ -2,31 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
 from pyroaring import BitMap
 
-from vfs_volatile.core.pages import PageSpan, page_set
+from vfs_volatile.core.pages import PageSpan, any_in
 from vfs_volatile.core.semantics import Semantics
 
 Process = Hashable
 """Whatever tells one process (one mm) from another."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
+class Place(NamedTuple):
+    """Where pages are mapped: start and end address."""
+
+    pages: PageSpan
+    addresses: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Mapper:
-    """A mapping of a file by a process. ``process`` is None for one that could not be read."""
+    """What a process has mapped of a file, private or shared, by however many mappings.
+    ``process`` is None for one that could not be read.
+    """
 
     process: Process | None
-    pages: PageSpan
+    pages: BitMap | None
+    """None: whichever there are."""
     private: bool
     # -- for whoever asks who it is; no rule depends on it --
     pid: int | None = field(default=None, compare=False)
-    addresses: tuple[int, int] | None = field(default=None, compare=False)
-    """Where it is mapped: start and end."""
+    places: Sequence[Place] = field(default=(), compare=False)
+    """The first few of its mappings."""
+
+    def among(self, pages: BitMap) -> BitMap:
+        """A new set of those of ``pages`` that it has mapped."""
+        return pages.copy() if self.pages is None else pages & self.pages
+
+    def place_of(self, pages: BitMap) -> Place | None:
+        """A mapping of one of ``pages``, if it is among the first few."""
+        return next((place for place in self.places if any_in(pages, place.pages)), None)
 
 
 @dataclass
@@ -65,7 +83,7 @@ class Objection(NamedTuple):
     pages: BitMap
     process: Process | None
     mapper: Mapper | None
-    """The mapping that it is about, if it is about one."""
+    """What it has mapped, if that is what it is about."""
 
 
 def objections(
@@ -82,8 +100,7 @@ def objections(
     ``marked``: pages that an fvrange mark covers. ``unlinked``: no name leads to the file, so that
     one mapped private by all its users is the thread's anonymous memory.
     """
-    extent = PageSpan(0, pages.max() + 1 if pages else 0)
-    mappers = [replace(mapper, pages=mapper.pages.clip(extent)) for mapper in mappers]
+    mappers = list(mappers)
     if rules.private == "block":
         exempt = BitMap()
         if rules.votes and unlinked:
@@ -91,14 +108,14 @@ def objections(
         for mapper in mappers:
             if mapper.private:
                 rule = Rule.UNREADABLE if mapper.process is None else Rule.PRIVATE
-                barred = (pages & page_set(mapper.pages)) - exempt
+                barred = mapper.among(pages) - exempt
                 yield Objection(rule, barred, mapper.process, mapper)
     if rules.votes:
         for process, ballot in ballots.items():
             yield Objection(Rule.HELD, pages & ballot.held, process, None)
         for mapper in mappers:
             agreed = ballots.get(mapper.process, Ballot()).agreed
-            barred = (pages & page_set(mapper.pages)) - marked - agreed
+            barred = mapper.among(pages) - marked - agreed
             yield Objection(Rule.SILENT, barred, mapper.process, mapper)
 
 
@@ -115,7 +132,7 @@ def _mapped(pages: BitMap, mappers: Iterable[Mapper], *, private: bool) -> BitMa
     found = BitMap()
     for mapper in mappers:
         if mapper.private == private:
-            found |= pages & page_set(mapper.pages)
+            found |= mapper.among(pages)
     return found
 
 
@@ -125,5 +142,5 @@ def _as_anonymous(
     """Those of ``pages`` that all who map them map private, and have marked: they may go."""
     found = _mapped(pages, mappers, private=True) - _mapped(pages, mappers, private=False)
     for mapper in mappers:
-        found -= page_set(mapper.pages) - ballots.get(mapper.process, Ballot()).agreed
+        found -= mapper.among(found) - ballots.get(mapper.process, Ballot()).agreed
     return found

@@ -246,20 +246,25 @@ class Content(Allocation):
 
     def _next_data(self, page: int) -> int | None:
         """The first page from ``page`` on that is resident and not purged."""
+        purged = self.volatility.purged
+        found = self._next_held(page)
+        while found is not None and found in purged:
+            found = self._next_held(run_end(purged, found))
+        return found
+
+    def _next_held(self, page: int) -> int | None:
         if self.direct is None:
-            return next_page(self.resident - self.volatility.purged, page)
+            return next_page(self.resident, page)
         end = pages_for(self.size)
-        found = first_held(self.direct, PageSpan(page, end))
-        while found < end and found in self.volatility.purged:
-            after = run_end(self.volatility.purged, found)
-            found = first_held(self.direct, PageSpan(min(after, end), end))
+        found = first_held(self.direct, PageSpan(min(page, end), end))
         return found if found < end else None
 
     def _next_hole(self, page: int) -> int:
         """The first page from ``page`` on that is not resident, or purged."""
-        if self.direct is None:
-            return run_end(self.resident - self.volatility.purged, page)
         purged = next_page(self.volatility.purged, page)
+        if self.direct is None:
+            end = run_end(self.resident, page)
+            return end if purged is None else min(end, purged)
         end = pages_for(self.size) if purged is None else purged
         return held_end(self.direct, PageSpan(page, end))
 

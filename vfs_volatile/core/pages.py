@@ -16,6 +16,10 @@ LAST_PAGE = 1 << 32
 """One past the highest page of any file: page numbers are 32 bits, as in ext4."""
 _NEAR = 4
 """How far asking page by page is faster than counting."""
+_FAR = 1 << 24
+"""So many pages are looked through at once. What a set says of all of them takes it a step for each
+65,536: too much to be asked for each page."""
+_FARTHER = 16
 CHUNK_PAGES = 4096
 """What a store zeroes, drops or allocates within a multiple of so many pages it does at once."""
 MAX_BYTES = LAST_PAGE * PAGE_SIZE
@@ -207,7 +211,9 @@ def within(pages: BitMap, span: PageSpan) -> BitMap:
     """A new set of those of ``pages`` that lie in ``span``."""
     if not pages:
         return BitMap()
-    return pages & page_set(span.clip(PageSpan(0, pages.max() + 1)))
+    if span.end - span.first > _FAR:
+        span = span.clip(PageSpan(0, pages.max() + 1))
+    return pages & page_set(span)
 
 
 def count(pages: BitMap, span: Spanning) -> int:
@@ -218,13 +224,25 @@ def count(pages: BitMap, span: Spanning) -> int:
     return pages.range_cardinality(first, end) if first < end else 0
 
 
+def any_in(pages: BitMap, span: Spanning) -> bool:
+    """Does one of ``pages`` lie in ``span``? Takes no longer for very many."""
+    if span.end - span.first <= _FAR:
+        return count(pages, span) > 0
+    page = next_page(pages, span.first)
+    return page is not None and page < span.end
+
+
 def next_page(pages: BitMap, page: int) -> int | None:
     """The first of ``pages`` at or after ``page``."""
-    # Asked first: looking for one where there is none, pyroaring 1.2 forgets to free an iterator.
-    if not pages or page > pages.max():
-        return None
-    found: int = pages.next_set_bit(page)
-    return found
+    # Sought first: asked for one where there is none, pyroaring 1.2 forgets to free an iterator.
+    first, step = page, _FAR
+    while pages and first < LAST_PAGE:
+        end = min(first + step, LAST_PAGE)
+        if pages.range_cardinality(first, end):
+            found: int = pages.next_set_bit(first)
+            return found
+        first, step = end, step * _FARTHER
+    return None
 
 
 def last_page(pages: BitMap, page: int) -> int | None:

@@ -14,7 +14,7 @@ from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import (
     LAST_PAGE,
     PageSpan,
-    count,
+    any_in,
     last_page,
     next_page,
     page_set,
@@ -88,7 +88,7 @@ class RangeState:
 
     def first_denied(self, span: PageSpan) -> int | None:
         """The first page of ``span`` whose touch is an error."""
-        if not self.purged or not count(self.purged, span):
+        if not self.purged or not any_in(self.purged, span):
             return None
         for entry in self.ranges.overlapping(span):
             if not self.reads_zero(entry):
@@ -110,7 +110,7 @@ class RangeState:
     def purged_reading_zero(self, span: PageSpan) -> BitMap:
         """The purged pages of ``span`` whose touch is no error."""
         pages = BitMap()
-        if self.purged and count(self.purged, span):
+        if self.purged and any_in(self.purged, span):
             for entry in self.ranges.overlapping(span):
                 if self.reads_zero(entry):
                     pages |= self.purged & page_set(span.clip(entry))
@@ -134,7 +134,7 @@ class RangeState:
 
     def draining(self, span: PageSpan) -> bool:
         """Is a purge under way on one of these pages?"""
-        return bool(self.drains) and any(count(drain.pages, span) for drain in self.drains)
+        return bool(self.drains) and any(any_in(drain.pages, span) for drain in self.drains)
 
     def check(self, file_pages: BitMap) -> None:
         """Raise AssertionError if an invariant does not hold."""
@@ -142,7 +142,7 @@ class RangeState:
         volatile = BitMap()
         for entry in self.ranges:
             volatile |= page_set(entry.span)
-            has_resident = count(self._resident, entry) > 0
+            has_resident = any_in(self._resident, entry)
             queued = entry in self._memory.queue
             if self.direct:
                 assert queued == (entry.first not in self.idle), "neither queued nor idle"

@@ -13,7 +13,7 @@ from vfs_volatile.abi.ioctls import PRIORITY_MASK, PRIORITY_SHIFT, VRANGE_PARTIA
 from vfs_volatile.core.pages import (
     PageSpan,
     add_runs,
-    count,
+    any_in,
     for_each,
     last_page,
     next_page,
@@ -168,7 +168,7 @@ class RangeMap:
 
     def gaps(self, span: PageSpan, most: int | None = None) -> list[PageSpan]:
         """The maximal runs of ``span`` that no range covers; the first ``most`` of them."""
-        if span and not count(self.covered, span):  # most are marked where nothing is
+        if span and not any_in(self.covered, span):  # most are marked where nothing is
             return [span]
         return list(itertools.islice(self._gaps(span), most))
 

@@ -11,7 +11,7 @@ from pyroaring import BitMap
 from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.anonymous import AnonymousSpace, Together, in_parts
 from vfs_volatile.core.memory import Memory
-from vfs_volatile.core.pages import PageSpan, count, page_set, runs
+from vfs_volatile.core.pages import PageSpan, any_in, count, page_set, runs
 from vfs_volatile.core.ranges import Order, VolatileRange
 
 _NONE = BitMap()
@@ -113,7 +113,7 @@ def _victims(entry: VolatileRange, space: AddressSpace, need: int, barred: BitMa
     space.look(entry.span)
     if not entry.partial:
         held = count(space.resident, entry.span)
-        if count(barred, entry.span) or not held:
+        if any_in(barred, entry.span) or not held:
             return []
         return [Victim(entry, [entry.span], held)]
     pages = (space.resident & page_set(entry.span)) - barred
@@ -156,5 +156,5 @@ def still_allowed(victim: Victim, barred: BitMap) -> list[PageSpan]:
     only what is left. ``barred``: what those who map the file forbid.
     """
     if not victim.entry.partial:
-        return [] if count(barred, victim.entry.span) else victim.spans
+        return [] if any_in(barred, victim.entry.span) else victim.spans
     return [run for span in victim.spans for run in runs(page_set(span) - barred)]

@@ -209,7 +209,9 @@ class Residency(ABC):
         self._recount()
 
     def _recount(self) -> None:
-        more = len(self.resident) - self.charged
+        self._charge(len(self.resident) - self.charged)
+
+    def _charge(self, more: int) -> None:
         self.memory.charge(self, more, direct=self.direct is not None)
 
     # ---- helpers: pages come and go ----
@@ -221,7 +223,7 @@ class Residency(ABC):
         added = self._absent(span)
         if added:
             self.resident.add_range(*span)
-            self.memory.charge(self, added, direct=self.direct is not None)
+            self._charge(added)
             self.volatility.added(span)
 
     def _drop(self, span: PageSpan) -> None:
@@ -260,7 +262,7 @@ class Residency(ABC):
         try:
             if gone:
                 self.resident.remove_range(span.first, span.end)  # ten times faster than a set
-                self._recount()
+                self._charge(-len(gone))
             free()
         except REFUSALS:
             self.resident |= gone  # this needs no memory

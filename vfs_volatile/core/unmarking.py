@@ -11,7 +11,7 @@ from pyroaring import BitMap
 
 from vfs_volatile.core.mending import change
 from vfs_volatile.core.page_state import PageState
-from vfs_volatile.core.pages import PageSpan, count, pages_touched, runs, within
+from vfs_volatile.core.pages import PageSpan, any_in, pages_touched, runs, within
 from vfs_volatile.core.residency import ByteSpan
 from vfs_volatile.core.telling import tell
 
@@ -70,7 +70,7 @@ class Unmarking(PageState):
         """
         span = self.touched(start, length)
         pieces = (span.clip(entry) for entry in self.volatility.ranges.overlapping(span))
-        self._end([piece for piece in pieces if not count(self.volatility.purged, piece)])
+        self._end([piece for piece in pieces if not any_in(self.volatility.purged, piece)])
 
     @change
     def end_untold(self, spans: Sequence[PageSpan], purged: BitMap, *, record_lost: bool) -> None:

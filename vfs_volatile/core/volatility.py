@@ -17,6 +17,7 @@ from vfs_volatile.core.pages import (
     DirectStore,
     PageSpan,
     add_runs,
+    any_in,
     count,
     last_page,
     next_page,
@@ -165,10 +166,18 @@ class Volatility(PurgedPages):
         for entry in self.ranges.overlapping(span):
             if self.direct and span.clip(entry) != entry.span:
                 continue  # of the rest nobody knows
-            if not count(self._resident, entry):
+            if not self._holds_any(entry, span.first):
                 self._memory.queue.discard(entry)
                 if self.direct:
                     self.idle.add(entry.first)
+
+    def _holds_any(self, entry: VolatileRange, near: int) -> bool:
+        """Is a page of ``entry`` resident? Sought from page ``near`` on first: what is dropped in
+        parts is dropped upwards, and to pass all that has gone each time would take long.
+        """
+        near = min(max(near, entry.first), entry.end)
+        after, before = PageSpan(near, entry.end), PageSpan(entry.first, near)
+        return any_in(self._resident, after) or any_in(self._resident, before)
 
     def go_direct(self) -> None:
         """From now on processes store without us: any range may hold something."""
@@ -196,7 +205,7 @@ class Volatility(PurgedPages):
         for entry in self.ranges.overlapping(span):
             piece = page_set(span.clip(entry))
             possible |= piece if self.reads_zero(entry) else piece - self._resident
-            if count(self._resident, entry):
+            if any_in(self._resident, entry):
                 self._memory.enqueue(entry)
             else:
                 self._memory.queue.discard(entry)
@@ -237,7 +246,7 @@ class Volatility(PurgedPages):
         """
         self._count(len(self.ranges.covered) - self.pages)
         self.idle.clear()
-        holding = [entry for entry in self.ranges if self.direct or count(self._resident, entry)]
+        holding = [entry for entry in self.ranges if self.direct or any_in(self._resident, entry)]
         self._memory.queue.replace(space, holding)
         self._memory.signal_pressure()
 
@@ -251,7 +260,7 @@ class Volatility(PurgedPages):
 
     def _add(self, new: VolatileRange) -> None:
         self.ranges.add(new)
-        if self.direct or count(self._resident, new):
+        if self.direct or any_in(self._resident, new):
             self._memory.enqueue(new)
 
     def _enqueue(self, entry: VolatileRange) -> None:

@@ -50,6 +50,7 @@ from vfs_volatile.fs.ranking import Ranking
 from vfs_volatile.fs.remains import clear_away
 from vfs_volatile.fs.tree import ROOT, Tree
 from vfs_volatile.mountinfo import find_mount
+from vfs_volatile.native.shortage import require_spare
 from vfs_volatile.processes.connector import subscribe
 from vfs_volatile.processes.identity import is_dying
 from vfs_volatile.processes.kernel import Kernel
@@ -295,7 +296,7 @@ def _scanner(config: MountConfig, own: OwnMount) -> MappingScanner:
     query = procmap.query if procmap.available() else query_text
     return MappingScanner(
         own,
-        Kernel(query, kcmp.compare_memory),
+        Kernel(query, kcmp.compare_memory, require_spare),
         only_uid=_only_uid(config),
         most_files=_files_for_looks(),
     )

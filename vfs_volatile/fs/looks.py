@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import trio
 from pyroaring import BitMap
@@ -17,6 +17,7 @@ from vfs_volatile.errors import REFUSALS
 from vfs_volatile.fs.electorate import Electorate
 from vfs_volatile.fs.inode import Inode
 from vfs_volatile.fs.threads import run_in_thread
+from vfs_volatile.native.shortage import require_spare
 from vfs_volatile.processes.mappings import Mappers, MappingScanner, Opened
 
 HUNG_SECONDS = 3.0
@@ -125,7 +126,14 @@ class Looks:
             space.ballots,
             unlinked=inode is not None and inode.nlink == 0,
         )
-        return [objection for objection in found if objection.pages]
+        return [objection for objection in _while_there_is_memory(found) if objection.pages]
+
+
+def _while_there_is_memory(found: Iterable[Objection]) -> Iterator[Objection]:
+    """Of each mapper some pages: there may be very many. Raises MemoryError."""
+    for objection in found:
+        yield objection
+        require_spare()
 
 
 async def _hung(found: Mappers, seconds: float) -> int:

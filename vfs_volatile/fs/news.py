@@ -163,6 +163,6 @@ def _blocker(objection: Objection, pages: BitMap) -> Blocker:
         "start": first * PAGE_SIZE,
         "length": (last + 1 - first) * PAGE_SIZE,
     }
-    if mapper is not None and mapper.addresses is not None:
-        blocker["addresses"] = mapper.addresses
+    if mapper is not None and (place := mapper.place_of(pages)) is not None:
+        blocker["addresses"] = place.addresses
     return blocker

@@ -9,7 +9,7 @@ from typing import TypeVar
 import trio
 
 from vfs_volatile.errors import UserError
-from vfs_volatile.native.shortage import make_room_for_thread
+from vfs_volatile.native.shortage import doing_job, make_room_for_thread
 
 T = TypeVar("T")
 _REFUSED = "can't start new thread"
@@ -23,10 +23,15 @@ async def run_in_thread(
     limiter: trio.CapacityLimiter | None = None,
 ) -> T:
     """trio.to_thread.run_sync. Raises OSError(EAGAIN) if there can be no thread."""
+
+    def job() -> T:
+        with doing_job():
+            return call(*arguments)
+
     for has_reserve in (True, False):
         try:
             return await trio.to_thread.run_sync(
-                call, *arguments, abandon_on_cancel=abandon_on_cancel, limiter=limiter
+                job, abandon_on_cancel=abandon_on_cancel, limiter=limiter
             )
         except RuntimeError as error:
             if str(error) != _REFUSED:

@@ -106,7 +106,7 @@ static int is_admitted(const struct fuse_in_header *head, size_t length)
 	if (block)
 		free(block);
 	else
-		give_slice(C_BLOCK);
+		give_slice(0, C_BLOCK);
 	if (is_whole())
 		return 1;
 	needs = slices_for(head, length);

@@ -64,6 +64,8 @@ ffi.cdef(
     void shim_keep_reserve(const char *library_of_bitmaps);
     int shim_is_memory_left(void);
     int shim_give_for_thread(void);
+    int shim_is_spare(void);
+    void shim_does_job(int is_job);
 
     int shim_took_hold(void);
     int shim_invalidate(uint64_t ino, int64_t offset, int64_t length);

@@ -18,7 +18,7 @@
 
 #define SLICE (256u << 10)
 #define SLICES 64
-#define KEPT (SLICES / 4)     /* what is left to trio and to other threads when a request fails */
+#define KEPT (SLICES / 4)     /* what is left to trio when a request or the job of a thread fails */
 #define GROWS (SLICES / 4 * 3) /* with so many left something may take memory for good, */
 #define WORKS (SLICES / 2)    /* or work at all */
 #define MOST (2u << 20)	      /* bytes: for more at once the reserve is not */
@@ -64,8 +64,7 @@ static struct {
 	int held;
 } reserve = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
-static pthread_t serving; /* the thread that serves the mount */
-static int leaves;	  /* so many slices are not for what it does now */
+static __thread int leaves; /* so many slices are not for what this thread does now */
 
 static int get_slice(struct slice *slice)
 {
@@ -84,8 +83,8 @@ static void free_slice(const struct slice *slice)
 		free(slice->at);
 }
 
-/* Give up a slice, but for so many, so that so many bytes can be had. 0 if there is none for them. */
-static int give_slice_above(int least, size_t size)
+/* Give up a slice, but for so many, for that many bytes. 0 if there is none for them. */
+static int give_slice(int least, size_t size)
 {
 	const int code = errno;
 	int given = 0;
@@ -100,17 +99,13 @@ static int give_slice_above(int least, size_t size)
 	return given;
 }
 
-static int give_slice(size_t size)
-{
-	return give_slice_above(pthread_equal(pthread_self(), serving) ? leaves : 0, size);
-}
-
-#define WITH_RESERVE(size, call)                                                        \
-	({                                                                              \
-		void *got = (call);                                                     \
-		for (unsigned tries = 0; !got && tries < TRIES && give_slice(size); tries++) \
-			got = (call);                                                   \
-		got;                                                                    \
+#define WITH_RESERVE(least, size, call)                                                    \
+	({                                                                                 \
+		void *got = (call);                                                        \
+		for (unsigned tries = 0;                                                   \
+		     !got && tries < TRIES && give_slice(least, size); tries++)      \
+			got = (call);                                                      \
+		got;                                                                       \
 	})
 
 static struct raw_allocator raw;
@@ -118,42 +113,43 @@ static struct arena_allocator arena;
 
 static void *raw_malloc(void *context, size_t size)
 {
-	return WITH_RESERVE(size, raw.malloc(context, size));
+	return WITH_RESERVE(leaves, size, raw.malloc(context, size));
 }
 
 static void *raw_calloc(void *context, size_t count, size_t size)
 {
-	return WITH_RESERVE(count * size, raw.calloc(context, count, size));
+	return WITH_RESERVE(leaves, count * size, raw.calloc(context, count, size));
 }
 
 static void *raw_realloc(void *context, void *old, size_t size)
 {
-	return WITH_RESERVE(size, raw.realloc(context, old, size));
+	return WITH_RESERVE(leaves, size, raw.realloc(context, old, size));
 }
 
 static void *arena_alloc(void *context, size_t size)
 {
-	return WITH_RESERVE(size, arena.alloc(context, size));
+	return WITH_RESERVE(leaves, size, arena.alloc(context, size));
 }
 
+/* Nothing is spared for others: CRoaring does not ask whether it got something. */
 static void *roaring_malloc(size_t size)
 {
-	return WITH_RESERVE(size, malloc(size));
+	return WITH_RESERVE(0, size, malloc(size));
 }
 
 static void *roaring_realloc(void *old, size_t size)
 {
-	return WITH_RESERVE(size, realloc(old, size));
+	return WITH_RESERVE(0, size, realloc(old, size));
 }
 
 static void *roaring_calloc(size_t count, size_t size)
 {
-	return WITH_RESERVE(count * size, calloc(count, size));
+	return WITH_RESERVE(0, count * size, calloc(count, size));
 }
 
 static void *roaring_aligned(size_t alignment, size_t size)
 {
-	return WITH_RESERVE(size, aligned_alloc(alignment, (size + alignment - 1) & ~(alignment - 1)));
+	return WITH_RESERVE(0, size, aligned_alloc(alignment, (size + alignment - 1) & ~(alignment - 1)));
 }
 
 static void use_reserve_for_python(void)
@@ -179,7 +175,7 @@ static new_handler *(*set_new_handler)(new_handler *); /* std::set_new_handler *
 /* C++ asks again after this. Not even what is left to others is spared: nobody catches bad_alloc. */
 static void give_to_new(void)
 {
-	if (!give_slice_above(0, SLICE))
+	if (!give_slice(0, SLICE))
 		set_new_handler(NULL);
 }
 
@@ -260,11 +256,23 @@ static int shim_is_memory_left(void)
 	return found;
 }
 
+/* Is there more than is left to others? */
+static int shim_is_spare(void)
+{
+	return is_whole() || reserve.held >= KEPT;
+}
+
+/* What this thread does from now on is a job, or no more. */
+static void shim_does_job(int is_job)
+{
+	leaves = is_job ? KEPT : 0;
+}
+
 /* Give up what the stack of one more thread takes; 0 if that is too much of the reserve. */
 static int shim_give_for_thread(void)
 {
 	for (size_t given = 0; given < THREAD_STACK + SLICE; given += SLICE)
-		if (reserve.held <= WORKS || !give_slice(SLICE))
+		if (reserve.held <= WORKS || !give_slice(0, SLICE))
 			return 0;
 	return 1;
 }
@@ -272,7 +280,6 @@ static int shim_give_for_thread(void)
 /* Once, on the thread that serves the mount, while it is the only one. */
 static void shim_keep_reserve(const char *library_of_bitmaps)
 {
-	serving = pthread_self();
 	grow_stack();
 	use_reserve_for_python();
 	use_reserve_for_bitmaps(library_of_bitmaps);

@@ -6,6 +6,8 @@ import errno
 import logging
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pyroaring
 
@@ -38,6 +40,25 @@ def require_memory() -> None:
     """
     if not lib.shim_is_memory_left():
         raise MemoryError
+
+
+def require_spare() -> None:
+    """Raises MemoryError if whoever looks at processes has to leave the rest to others.
+
+    To be called between steps that take memory.
+    """
+    if not lib.shim_is_spare():
+        raise MemoryError
+
+
+@contextmanager
+def doing_job() -> Iterator[None]:
+    """The body leaves memory to the thread that serves the mount, when it gets scarce."""
+    lib.shim_does_job(1)
+    try:
+        yield
+    finally:
+        lib.shim_does_job(0)
 
 
 @ffi.def_extern()  # type: ignore[untyped-decorator]

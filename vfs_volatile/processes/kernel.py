@@ -33,8 +33,15 @@ class Kernel:
     ProcessLookupError, one that may not be looked at PermissionError.
     """
 
-    def __init__(self, query: Query = query_text, compare: Compare | None = None) -> None:
+    def __init__(
+        self,
+        query: Query = query_text,
+        compare: Compare | None = None,
+        require_memory: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``require_memory``: raises MemoryError if a look is to take no more."""
         self.query = query
+        self.require_memory = require_memory
         self._compare = compare
 
     def pids(self) -> set[int]:

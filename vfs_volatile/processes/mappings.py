@@ -13,12 +13,12 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
 from vfs_volatile.core.consent import Mapper
-from vfs_volatile.core.pages import LAST_PAGE, PageSpan
+from vfs_volatile.processes.folding import Mapped, fold, mapped_by
 from vfs_volatile.processes.identity import ProcessId, status_fields
 from vfs_volatile.processes.kernel import Kernel
-from vfs_volatile.processes.maps import OwnMount, mapped_pages
+from vfs_volatile.processes.maps import OwnMount
 from vfs_volatile.processes.openers import Openers
-from vfs_volatile.processes.sleepers import Mapped, Sleepers
+from vfs_volatile.processes.sleepers import Sleepers
 
 _CHASE_SECONDS = 1.0
 """How long a look goes on after processes that come while it looks."""
@@ -32,7 +32,7 @@ Opened = Mapping[int, Openers]
 
 def _unknown(pid: int | None = None) -> Mapper:
     """What a process may have mapped that cannot be looked at."""
-    return Mapper(None, PageSpan(0, LAST_PAGE), private=True, pid=pid)
+    return Mapper(None, None, private=True, pid=pid)
 
 
 @dataclass
@@ -54,8 +54,8 @@ class Mappers:
         self.by_inode.setdefault(ino, []).append(mapper)
 
     def add_all(self, mapped: Mapped, inodes: Container[int]) -> None:
-        """Add the mappings of some files out of all that a process has."""
-        for ino, mapper in mapped:
+        """Add what a process has mapped of some files."""
+        for ino, mapper in mapped.mappers:
             if ino in inodes:
                 self.add(ino, mapper)
 
@@ -153,7 +153,7 @@ class MappingScanner:
                 return self._ask(pid, opened, found, sleepers)
             if suspects:
                 found.unreadable.add(pid)
-            return [(ino, _unknown(pid)) for ino in suspects]
+            return Mapped([(ino, _unknown(pid)) for ino in suspects])
         sleepers.learn(pid, mapped)
         return mapped
 
@@ -182,16 +182,12 @@ class MappingScanner:
     def _query(self, pid: int) -> Mapped:
         for tid in self._kernel.threads(pid):
             try:
-                mappings = self._kernel.query(tid, *self._mount.numbers)
+                found = self._kernel.query(tid, *self._mount.numbers)
+                folds = fold(found, self._kernel.require_memory)
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            process = self._kernel.identify(pid) if mappings else None
-            mapped = []
-            for start, end, offset, ino, shared in mappings:
-                pages = mapped_pages(start, end, offset)
-                mapped.append((ino, Mapper(process, pages, not shared, pid, (start, end))))
-            return mapped
-        return []  # it has no memory (any more)
+            return mapped_by(self._kernel.identify(pid), pid, folds) if folds else Mapped()
+        return Mapped()  # it has no memory (any more)
 
     def _files_it_may_map(self, pid: int, opened: Opened) -> list[int]:
         """The files that a process whose mappings cannot be read may have mapped."""

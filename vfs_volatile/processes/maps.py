@@ -36,8 +36,9 @@ class Mapping(NamedTuple):
 Found = tuple[int, int, int, int, bool]
 """A mapping: start and end address, offset into the file in bytes, inode, shared?"""
 
-Query = Callable[[int, int, int], list[Found]]
-"""``query(tid, major, minor)``: the mappings of files of that device in the memory of a thread.
+Query = Callable[[int, int, int], Iterable[Found]]
+"""``query(tid, major, minor)``: the mappings of files of that device in the memory of a thread, one
+after the other: they may be very many.
 
 Raises ProcessLookupError or FileNotFoundError (no such thread, or it has no memory),
 PermissionError (it may not be looked at).
@@ -110,17 +111,15 @@ def parse_maps(text: bytes) -> Iterator[Mapping]:
         )
 
 
-def query_text(tid: int, major: int, minor: int) -> list[Found]:
+def query_text(tid: int, major: int, minor: int) -> Iterator[Found]:
     """A :data:`Query` that any kernel answers: from the text of ``maps``."""
     text = read_maps(tid)
     device = device_name(major, minor)
     if device not in text:
-        return []
-    return [
-        (found.start, found.end, found.offset, found.ino, found.shared)
-        for found in parse_maps(text)
-        if found.device == device
-    ]
+        return
+    for found in parse_maps(text):
+        if found.device == device:
+            yield found.start, found.end, found.offset, found.ino, found.shared
 
 
 def pieces_at(mappings: Iterable[Mapping], address: int, length: int) -> list[Piece]:

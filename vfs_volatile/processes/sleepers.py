@@ -7,19 +7,14 @@ other process uses its memory. docs/concurrency.md has the argument.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from vfs_volatile.core.consent import Mapper
+from vfs_volatile.processes.folding import Mapped
 from vfs_volatile.processes.kernel import Kernel
 from vfs_volatile.processes.sharing import UncertainError, not_sharing
 
 _MOST_THREADS = 16
-_MOST_MAPPINGS = 50_000
-"""Of all processes together: some 10 MB."""
+_MOST_BYTES = 10 << 20
+"""Of memory, for what all processes have mapped."""
 _PASSES = 5
-
-Mapped = Sequence[tuple[int, Mapper]]
-"""A process's mappings of files of the mount, each with its inode."""
 
 
 class _Sleeper:
@@ -52,7 +47,8 @@ class Sleepers:
         """How many descriptors may be open. Each takes some 5 KiB in the kernel."""
         self._known: dict[int, _Sleeper] = {}
         self._files = 0
-        self._mappings = 0
+        self._bytes = 0
+        """That all that is remembered takes."""
 
     def recall(self, pids: set[int], seen: set[int]) -> dict[int, Mapped]:
         """What those of ``pids`` have mapped now of which it is known; the others must be asked.
@@ -81,9 +77,9 @@ class Sleepers:
         If it has run meanwhile, the next look will notice.
         """
         sleeper = self._known.get(pid)
-        if sleeper and sleeper.alone and self._mappings + len(mapped) <= _MOST_MAPPINGS:
+        if sleeper and sleeper.alone and self._bytes + mapped.size <= _MOST_BYTES:
             sleeper.mapped = mapped
-            self._mappings += len(mapped)
+            self._bytes += mapped.size
 
     def retain(self, pids: set[int]) -> None:
         """Forget all processes but these."""
@@ -134,8 +130,9 @@ class Sleepers:
             self._kernel.close(descriptor)
         self._files -= len(sleeper.turns) - 1
         del sleeper.turns[1:]
-        self._mappings -= len(sleeper.mapped or ())
-        sleeper.mapped = None
+        if sleeper.mapped is not None:
+            self._bytes -= sleeper.mapped.size
+            sleeper.mapped = None
         sleeper.alone = False
 
     def _forget(self, sleeper: _Sleeper) -> None:
