@@ -25,6 +25,8 @@ from vfs_volatile.core.mending import change
 from vfs_volatile.core.pages import (
     PageSpan,
     PageStore,
+    count,
+    in_chunk,
     page_set,
     pages_covered,
     runs,
@@ -120,6 +122,31 @@ class AddressSpace(Unmarking):
         return self._purged_in(starts, lengths)
 
     # ---- purging ----
+
+    def steps(self, span: PageSpan) -> Iterator[PageSpan]:
+        """``span`` in pieces that hold memory in AT_ONCE places or so: to drop them takes some ten
+        milliseconds. Each is cut when it is asked for.
+        """
+        while span:
+            cut, _ = self.step_end(span, AT_ONCE)
+            yield PageSpan(span.first, cut)
+            span = PageSpan(cut, span.end)
+
+    def step_end(self, span: PageSpan, most: int) -> tuple[int, int]:
+        """Where ``span`` is to be cut so that ``most`` places before hold memory; how many do.
+
+        A place is what is dropped at once, at most.
+        """
+        page = self._next_held(*span)
+        for place in range(most):
+            if page >= span.end:
+                return span.end, place
+            page = self._next_held(in_chunk(page, span.end).end, span.end)
+        return page, most
+
+    def held_in(self, span: PageSpan) -> int:
+        """How many pages of ``span``, which is not empty, hold memory, seen or not."""
+        return self.direct.held_in(span) if self.direct is not None else count(self.resident, span)
 
     def begin_purge(self, spans: Iterable[PageSpan], newest: int) -> Drain:
         """Drop the data of the pages in ``spans`` that a mark no younger than ``newest`` covers.

@@ -246,18 +246,18 @@ class Content(Allocation):
 
     def _next_data(self, page: int) -> int | None:
         """The first page from ``page`` on that is resident and not purged."""
-        purged = self.volatility.purged
-        found = self._next_held(page)
-        while found is not None and found in purged:
-            found = self._next_held(run_end(purged, found))
-        return found
-
-    def _next_held(self, page: int) -> int | None:
-        if self.direct is None:
-            return next_page(self.resident, page)
-        end = pages_for(self.size)
-        found = first_held(self.direct, PageSpan(min(page, end), end))
+        purged, end = self.volatility.purged, pages_for(self.size)
+        found = self._next_held(page, end)
+        while found < end and found in purged:
+            found = self._next_held(run_end(purged, found), end)
         return found if found < end else None
+
+    def _next_held(self, page: int, end: int) -> int:
+        """The first page from ``page`` on that holds memory; ``end`` if none does before."""
+        if self.direct is not None:
+            return first_held(self.direct, PageSpan(min(page, end), end))
+        found = next_page(self.resident, page)
+        return end if found is None else min(found, end)
 
     def _next_hole(self, page: int) -> int:
         """The first page from ``page`` on that is not resident, or purged."""

@@ -292,7 +292,13 @@ def present(store: DirectStore, span: PageSpan) -> Iterator[PageSpan]:
 
 def first_held(store: DirectStore, span: PageSpan) -> int:
     """The first page of ``span`` that holds memory; its end if none does."""
-    return _reach(lambda first, end: not store.held_in(PageSpan(first, end)), *span)
+    if not span:
+        return span.end
+    touched = store.next_data(span.first)
+    end = span.end if touched is None else min(touched, span.end)
+    if end == span.first or not store.held_in(PageSpan(span.first, end)):
+        return end
+    return _reach(lambda a, b: not store.held_in(PageSpan(a, b)), span.first, end)
 
 
 def held_end(store: DirectStore, span: PageSpan) -> int:

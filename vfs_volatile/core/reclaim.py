@@ -11,8 +11,8 @@ from pyroaring import BitMap
 from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.anonymous import AnonymousSpace, Together, in_parts
 from vfs_volatile.core.memory import Memory
-from vfs_volatile.core.pages import PageSpan, any_in, count, page_set, runs
-from vfs_volatile.core.ranges import Order, VolatileRange
+from vfs_volatile.core.pages import PageSpan, any_in, page_set, runs
+from vfs_volatile.core.ranges import AT_ONCE, Order, VolatileRange
 
 _NONE = BitMap()
 _SLICE = 1000
@@ -49,18 +49,34 @@ class Round:
         """Pages of memory that it has freed."""
         self.barred: dict[int, BitMap] = {}
         """What the looks of this round found, and what processes did not drop."""
+        self._chosen: list[Victim] = []
+        """What was chosen and is not purged yet: it goes in steps."""
         self.met_anonymous = False
         """Did it meet memory of processes? Much of that may be kept without being barred here."""
-        self.finished = False
+        self._at_end = False
         """Has it come to the end of the queue?"""
+
+    @property
+    def under_way(self) -> bool:
+        """Has it begun with something that is to go on, also if nothing more is needed?"""
+        return bool(self._chosen)
+
+    @property
+    def finished(self) -> bool:
+        """Is there nothing left to choose?"""
+        return self._at_end and not self._chosen
 
     def choose(self, need: int) -> list[Victim]:
         """Victims of the next slice that free up to ``need`` pages; perhaps none, see finished.
 
+        What takes long to purge is given in steps, call by call.
         Raises MemoryError also if what is in doubt cannot be mended: nothing is chosen then.
         """
         self._memory.mend()
-        return choose(self._walk(), need, self.barred)
+        if not self._chosen:
+            self._chosen = choose(self._walk(), need, self.barred)
+        step, self._chosen = first_step(self._chosen)
+        return step
 
     def done(self, victims: Iterable[Victim]) -> None:
         """``victims`` of processes have been asked for: what they still hold they keep."""
@@ -85,7 +101,7 @@ class Round:
             if seen >= _SLICE:
                 return
             stretch = self._stretch(after=True)
-        self.finished = True
+        self._at_end = True
 
     def _stretch(self, *, after: bool) -> list[VolatileRange]:
         return list(islice(self._memory.queue.from_order(self._reached, after=after), _STRETCH))
@@ -110,14 +126,19 @@ def choose(entries: Iterable[VolatileRange], need: int, barred: Barred) -> list[
 
 
 def _victims(entry: VolatileRange, space: AddressSpace, need: int, barred: BitMap) -> list[Victim]:
-    space.look(entry.span)
+    held = space.held_in(entry.span)
+    if not held:
+        space.look(entry.span)
+        return []
     if not entry.partial:
-        held = count(space.resident, entry.span)
-        if any_in(barred, entry.span) or not held:
-            return []
-        return [Victim(entry, [entry.span], held)]
-    pages = (space.resident & page_set(entry.span)) - barred
-    chosen = BitMap(islice(pages, need))
+        return [] if any_in(barred, entry.span) else [Victim(entry, [entry.span], held)]
+    chosen = BitMap()
+    for span in space.steps(entry.span):
+        space.look(span)
+        chosen |= (space.resident & page_set(span)) - barred
+        if len(chosen) >= need:
+            break
+    chosen = BitMap(islice(chosen, need))
     return [Victim(entry, list(runs(chosen)), len(chosen))] if chosen else []
 
 
@@ -147,6 +168,40 @@ def _victims_of(together: Together) -> list[Victim]:
         victims.append(Victim(entry, list(runs(pages)), len(pages - seen)))
         seen |= pages
     return victims
+
+
+def first_step(victims: list[Victim]) -> tuple[list[Victim], list[Victim]]:
+    """The first of ``victims``, with memory in AT_ONCE places or so; and the others.
+
+    A victim may be cut in two: so a FULL range with memory in more places goes in steps, between
+    which others are served. What somebody takes back meanwhile has not gone.
+    """
+    left = AT_ONCE
+    step: list[Victim] = []
+    for number, victim in enumerate(victims):
+        now, later, left = _cut(victim, left)
+        step.append(now)
+        if later is not None:
+            return step, [later, *victims[number + 1 :]]
+        if left <= 0:
+            return step, victims[number + 1 :]
+    return step, []
+
+
+def _cut(victim: Victim, most: int) -> tuple[Victim, Victim | None, int]:
+    """So much of ``victim`` as has memory in ``most`` places, the rest, and how many are left."""
+    space = victim.entry.space
+    if isinstance(space, AnonymousSpace):
+        return victim, None, most
+    for number, span in enumerate(victim.spans):
+        end, met = space.step_end(span, most)
+        most -= met
+        rest = [PageSpan(end, span.end), *victim.spans[number + 1 :]]
+        later = [span for span in rest if span]
+        if most <= 0 and later:
+            now = [*victim.spans[:number], PageSpan(span.first, end)]
+            return victim._replace(spans=now), victim._replace(spans=later), 0
+    return victim, None, most
 
 
 def still_allowed(victim: Victim, barred: BitMap) -> list[PageSpan]:

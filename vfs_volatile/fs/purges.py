@@ -89,12 +89,13 @@ class Purges:
         newest = self._memory.newest_age
         for first, end in merged(space.span_of(*span) for span in spans):
             for piece in space.pieces(first * PAGE_SIZE, (end - first) * PAGE_SIZE):
-                await self._purge(space, piece, newest)
+                for step in space.steps(space.span_of(*piece)):
+                    await self._purge(space, step, newest)
 
-    async def _purge(self, space: AddressSpace, piece: ByteSpan, newest: int) -> None:
+    async def _purge(self, space: AddressSpace, span: PageSpan, newest: int) -> None:
         found = (await self.looks.objections([space]))[space.ino]
         barred = forbidden(found)
-        pages = page_set(space.span_of(*piece))
+        pages = page_set(span)
         if kept := space.volatility.still_to_lose(pages & barred):
             self.blocked += 1
             self._news.kept(space, PageSpan(kept.min(), kept.max() + 1), found, Cause.REQUEST)
@@ -218,7 +219,7 @@ class Purges:
         """About ``need`` pages; nothing if need is 0 or the round is at its end."""
         batch: list[Victim] = []
         most = _BATCH_PAGES * min(_MAX_BATCHES, 1 + int(self.looks.last_seconds / _BATCH_SECONDS))
-        while need > 0 and not batch and not this.finished:
+        while (need > 0 or this.under_way) and not batch and not this.finished:
             batch = this.choose(min(need, most))
             await trio.lowlevel.checkpoint()
         return batch
