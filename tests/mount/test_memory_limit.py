@@ -29,6 +29,7 @@ HEADROOM = 1 << 20
 LARGE = 60_000
 MAPPINGS = 60_000
 """Of the 65,530 that a process may have (vm.max_map_count)."""
+MAPPED_FILES = 3_000
 ALLOWED = ("ENOMEM", "ENOENT", "EEXIST")
 """ENOENT: what was to be renamed was not made; EEXIST: nor what should have been in its place."""
 
@@ -175,16 +176,16 @@ def test_requests_fail_and_the_daemon_lives(mount: MountFactory, options: dict[s
 
 
 @contextmanager
-def many_mappings(path: Path, count: int, stride: int) -> Iterator[None]:
-    """Of one process."""
-    program = [sys.executable, "-m", "tests.support.many_mappings", str(path)]
+def many_mappings(paths: list[Path], count: int, stride: int) -> Iterator[subprocess.Popen[str]]:
+    """A process with so many of each file."""
+    program = [sys.executable, "-m", "tests.support.many_mappings", str(count), str(stride)]
     with subprocess.Popen(
-        [*program, str(count), str(stride)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [*program, *map(str, paths)], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "mapped\n"
-            yield
+            yield process
         finally:
             process.kill()
 
@@ -197,7 +198,7 @@ def test_a_process_with_very_many_mappings(mount: MountFactory, stride: int) -> 
     file = mounted.file("file", PAGES)
     os.ftruncate(file.fd, MAPPINGS * stride * PAGE)
     file.mark()
-    with many_mappings(file.path, MAPPINGS, stride):
+    with many_mappings([file.path], MAPPINGS, stride):
         with little_memory(mounted):
             for page in range(PAGES):
                 told = attempt(file.purge, page * PAGE, PAGE)
@@ -205,6 +206,22 @@ def test_a_process_with_very_many_mappings(mount: MountFactory, stride: int) -> 
             assert attempt(os.stat, mounted.path / "nothing") in ("ENOENT", "ENOMEM")
         file.purge()
     assert file.purged_pages() == [page for page in range(PAGES) if page % stride]
+
+
+def test_a_process_that_maps_very_many_files(mount: MountFactory) -> None:
+    """What a look has taken is there again when it has ended."""
+    mounted = mount()
+    mounted.declared_stderr = True
+    paths = [mounted.path / f"file{number}" for number in range(MAPPED_FILES)]
+    for path in paths:
+        path.write_bytes(b"a" * PAGE)
+        os.setxattr(path, "user.fvrange.volatile", b"all")
+    with many_mappings(paths, 1, 1) as process, little_memory(mounted):
+        assert attempt(mounted.set_root, "purge", "all") in (None, "ENOMEM")
+        process.kill()
+        process.wait()
+        mounted.set_root("purge", "all")
+    assert mounted.number("purged") == MAPPED_FILES * PAGE
 
 
 def prove_honest(mounted: Mount, hammer: Hammer) -> None:

@@ -1,8 +1,8 @@
-"""Maps single pages of a file, privately, very often, and sleeps.
+"""Maps single pages of files, privately, very often, and sleeps.
 
-    python -m tests.support.many_mappings FILE COUNT STRIDE
+    python -m tests.support.many_mappings COUNT STRIDE FILE...
 
-Mapping number N shows page N * STRIDE. Says "mapped" when all are made.
+Mapping number N of a file shows page N * STRIDE. Says "mapped" when all are made.
 """
 
 from __future__ import annotations
@@ -20,13 +20,19 @@ LIBC.mmap.argtypes = [
 ]  # fmt: skip
 FAILED = ctypes.c_void_p(-1).value
 
-if __name__ == "__main__":
-    fd = os.open(sys.argv[1], os.O_RDONLY)
-    count, stride = map(int, sys.argv[2:])
+
+def map_pages(path: str, count: int, stride: int) -> None:
+    fd = os.open(path, os.O_RDONLY)
     for number in range(count):
         offset = number * stride * mmap.PAGESIZE
         at = LIBC.mmap(None, mmap.PAGESIZE, mmap.PROT_READ, mmap.MAP_PRIVATE, fd, offset)
         if at == FAILED:
             sys.exit(f"mmap: {os.strerror(ctypes.get_errno())}")
+    os.close(fd)
+
+
+if __name__ == "__main__":
+    for name in sys.argv[3:]:
+        map_pages(name, int(sys.argv[1]), int(sys.argv[2]))
     print("mapped", flush=True)
     time.sleep(600)

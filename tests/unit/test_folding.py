@@ -69,7 +69,19 @@ def test_very_many_are_two_sets(count: int) -> None:
     ((_, mapper),) = mapped.mappers
     assert mapper.pages == BitMap(range(0, 2 * count, 2))
     assert mapped.size < 20_000
-    assert asked == -(-count // 1000)
+    assert asked == -(-count // 1000) + 1, "and once for the sets"
+
+
+def test_there_is_memory_for_each_thousand_sets() -> None:
+    asked = 0
+
+    def ask() -> None:
+        nonlocal asked
+        asked += 1
+
+    folds = fold((mapping(0, 1, ino) for ino in range(1, 2501)), ask)
+    assert len(folds) == 2500
+    assert asked == 3 + 3
 
 
 def test_it_ends_where_there_is_no_memory() -> None:

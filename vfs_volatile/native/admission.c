@@ -55,7 +55,7 @@ static int writes_back(const struct fuse_in_header *head, size_t length)
 	return length >= sizeof *head + sizeof *asks && asks->write_flags & FUSE_WRITE_CACHE;
 }
 
-#define OPENS ((GROWS + WORKS) / 2) /* takes memory until it is closed */
+#define OPENS (GROWS - 8) /* takes memory until it is closed */
 #define RELIEVES ((WORKS + KEPT) / 2) /* above KEPT there is what malloc(3) may map for a byte */
 #define CANNOT_FAIL 0
 

@@ -11,15 +11,16 @@
  * the limited API, so the declarations are here. Small objects come from arenas of Python's own,
  * and from malloc(3) when there is no memory for one more: that is the domain "raw".
  */
+#include <malloc.h>
 #include <pthread.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
 #define SLICE (256u << 10)
-#define SLICES 64
+#define SLICES 256	      /* CRoaring may need 15 MiB for a step over pages of a file of 16 TiB */
 #define KEPT (SLICES / 4)     /* what is left to trio when a request or the job of a thread fails */
-#define GROWS (SLICES / 4 * 3) /* with so many left something may take memory for good, */
+#define GROWS (SLICES - 16)   /* with so many left something may take memory for good, */
 #define WORKS (SLICES / 2)    /* or work at all */
 #define MOST (2u << 20)	      /* bytes: for more at once the reserve is not */
 #define TRIES (MOST / SLICE + 1) /* slices for that; malloc(3) may map a MiB for less */
@@ -83,15 +84,42 @@ static void free_slice(const struct slice *slice)
 		free(slice->at);
 }
 
+/*
+ * Threads share one heap, all from the first: one with no room for a heap of its own would get a
+ * page for each few bytes that it asks for, and so all of the reserve in no time.
+ */
+static __attribute__((constructor)) void share_heap(void)
+{
+	mallopt(M_ARENA_MAX, 1);
+}
+
+/*
+ * Take a slice off the reserve: a mapped one, if there is one. What malloc(3) gets back itself is in
+ * pieces, of no use to who wants more at once than there is in one piece.
+ */
+static struct slice take_slice(void)
+{
+	int at = reserve.held - 1;
+	struct slice taken;
+
+	while (at > 0 && !reserve.slices[at].is_mapped)
+		at--;
+	taken = reserve.slices[at];
+	reserve.slices[at] = reserve.slices[--reserve.held];
+	return taken;
+}
+
 /* Give up a slice, but for so many, for that many bytes. 0 if there is none for them. */
 static int give_slice(int least, size_t size)
 {
 	const int code = errno;
+	struct slice taken;
 	int given = 0;
 
 	pthread_mutex_lock(&reserve.lock);
 	if (size < MOST && reserve.held > least) {
-		free_slice(&reserve.slices[--reserve.held]);
+		taken = take_slice();
+		free_slice(&taken);
 		given = 1;
 	}
 	pthread_mutex_unlock(&reserve.lock);
@@ -99,57 +127,59 @@ static int give_slice(int least, size_t size)
 	return given;
 }
 
-#define WITH_RESERVE(least, size, call)                                                    \
-	({                                                                                 \
-		void *got = (call);                                                        \
-		for (unsigned tries = 0;                                                   \
-		     !got && tries < TRIES && give_slice(least, size); tries++)      \
-			got = (call);                                                      \
-		got;                                                                       \
+#define WITH_SLICES(most, least, size, call)                                         \
+	({                                                                           \
+		void *got = (call);                                                  \
+		for (unsigned tries = 0;                                             \
+		     !got && tries < (most) && give_slice(least, size); tries++)     \
+			got = (call);                                                \
+		got;                                                                 \
 	})
+#define WITH_RESERVE(size, call) WITH_SLICES(TRIES, leaves, size, call)
+#define WITH_ALL(size, call) WITH_SLICES(SLICES, 0, size, call)
 
 static struct raw_allocator raw;
 static struct arena_allocator arena;
 
 static void *raw_malloc(void *context, size_t size)
 {
-	return WITH_RESERVE(leaves, size, raw.malloc(context, size));
+	return WITH_RESERVE(size, raw.malloc(context, size));
 }
 
 static void *raw_calloc(void *context, size_t count, size_t size)
 {
-	return WITH_RESERVE(leaves, count * size, raw.calloc(context, count, size));
+	return WITH_RESERVE(count * size, raw.calloc(context, count, size));
 }
 
 static void *raw_realloc(void *context, void *old, size_t size)
 {
-	return WITH_RESERVE(leaves, size, raw.realloc(context, old, size));
+	return WITH_RESERVE(size, raw.realloc(context, old, size));
 }
 
 static void *arena_alloc(void *context, size_t size)
 {
-	return WITH_RESERVE(leaves, size, arena.alloc(context, size));
+	return WITH_RESERVE(size, arena.alloc(context, size));
 }
 
 /* Nothing is spared for others: CRoaring does not ask whether it got something. */
 static void *roaring_malloc(size_t size)
 {
-	return WITH_RESERVE(0, size, malloc(size));
+	return WITH_ALL(size, malloc(size));
 }
 
 static void *roaring_realloc(void *old, size_t size)
 {
-	return WITH_RESERVE(0, size, realloc(old, size));
+	return WITH_ALL(size, realloc(old, size));
 }
 
 static void *roaring_calloc(size_t count, size_t size)
 {
-	return WITH_RESERVE(0, count * size, calloc(count, size));
+	return WITH_ALL(count * size, calloc(count, size));
 }
 
 static void *roaring_aligned(size_t alignment, size_t size)
 {
-	return WITH_RESERVE(0, size, aligned_alloc(alignment, (size + alignment - 1) & ~(alignment - 1)));
+	return WITH_ALL(size, aligned_alloc(alignment, (size + alignment - 1) & ~(alignment - 1)));
 }
 
 static void use_reserve_for_python(void)

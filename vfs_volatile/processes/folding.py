@@ -7,8 +7,8 @@ done on the thread that looks, so that whoever serves the mount meets two sets f
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 from pyroaring import BitMap
 
@@ -16,6 +16,7 @@ from vfs_volatile.core.consent import Mapper, Place, Process
 from vfs_volatile.core.pages import LAST_PAGE, PageSpan, add_runs
 from vfs_volatile.processes.maps import Found, mapped_pages
 
+T = TypeVar("T")
 _AT_ONCE = 1000
 """Mappings that are added to a set in one go."""
 _MOST_PLACES = 16
@@ -83,15 +84,21 @@ def fold(found: Iterable[Found], require_memory: Callable[[], None]) -> dict[Kin
     Raises what ``require_memory`` raises, which is called before each thousand.
     """
     folds: defaultdict[Kind, Fold] = defaultdict(Fold)
-    for number, (start, end, offset, ino, shared) in enumerate(found):
-        if number % _AT_ONCE == 0:
-            require_memory()
+    for start, end, offset, ino, shared in _asking(found, require_memory):
         span = mapped_pages(start, end, offset).clip(_ALL)
         if span:  # a file has no pages beyond
             folds[ino, not shared].add(span, start, end)
-    for one in folds.values():
+    for one in _asking(folds.values(), require_memory):
         one.settle()
     return folds
+
+
+def _asking(rows: Iterable[T], require_memory: Callable[[], None]) -> Iterator[T]:
+    """``rows``; asks before each thousand."""
+    for number, row in enumerate(rows):
+        if number % _AT_ONCE == 0:
+            require_memory()
+        yield row
 
 
 def mapped_by(process: Process | None, pid: int, folds: Mapping[Kind, Fold]) -> Mapped:
