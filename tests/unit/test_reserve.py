@@ -13,7 +13,8 @@ PROGRAM = """
 import resource
 from vfs_volatile.native import shim
 from vfs_volatile.native.library import lib
-from vfs_volatile.native.shortage import require_memory
+import threading
+from vfs_volatile.native.shortage import doing_job, require_memory
 from pyroaring import BitMap
 
 def limit(headroom):
@@ -84,3 +85,36 @@ def test_a_slice_that_is_not_unmapped_is_had_again() -> None:
     )
     done = run(free_some, with_reserve=True)
     assert done.stdout == "done\n", done.stderr[-1000:]
+
+
+JOB = """
+chain = []
+def job():
+    global chain
+    with {context}:
+        try:
+            while True:
+                chain = [chain]  # of small pieces: a large one may fail while there are others
+        except MemoryError:
+            pass
+threading.stack_size(256 << 10)
+thread = threading.Thread(target=job)
+resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+thread.start()
+limit(0)
+thread.join()
+try:
+    small = [[number] for number in range(20_000)]
+    print("spared")
+except MemoryError:
+    print("nothing spared")
+chain = small = None
+"""
+
+
+@pytest.mark.parametrize(
+    ("context", "left"), [("doing_job()", "spared"), ("threading.Lock()", "nothing spared")]
+)
+def test_a_job_leaves_some_to_the_thread_that_serves(context: str, left: str) -> None:
+    done = run(JOB.format(context=context), with_reserve=True)
+    assert done.stdout == f"{left}\ndone\n", done.stderr[-1000:]
