@@ -9,6 +9,7 @@ import trio
 
 from vfs_volatile.abi.ioctls import VRANGE_VOLATILE, FvrangeArgs
 from vfs_volatile.core.address_space import AddressSpace
+from vfs_volatile.core.ranges import AT_ONCE
 from vfs_volatile.core.semantics import Semantics
 from vfs_volatile.core.telling import hold
 from vfs_volatile.errors import SyscallError
@@ -19,7 +20,7 @@ from vfs_volatile.fs.journal import Journal
 from vfs_volatile.fs.purges import Part, Purges, batches, merged_parts
 from vfs_volatile.fs.threads import run_in_thread
 from vfs_volatile.native.requests import will_be_answered
-from vfs_volatile.native.shortage import require_memory
+from vfs_volatile.native.shortage import require_memory, require_spare
 from vfs_volatile.processes.identity import ProcessId, identify, process_of_thread
 from vfs_volatile.processes.maps import OwnMount, Piece, parse_maps, pieces_at, read_maps
 from vfs_volatile.processes.openers import boot_ticks
@@ -62,11 +63,15 @@ class Addressed:
         if not args.length:
             return 0  # as madvise(2)
         # In a thread: this waits for the mmap lock of the caller's process.
-        process, text = await run_in_thread(
-            _caller, tid, abandon_on_cancel=True, limiter=self._threads
+        process, pieces = await run_in_thread(
+            _asked, tid, args.start, args.length, abandon_on_cancel=True, limiter=self._threads
         )
-        pieces = pieces_at(parse_maps(text), args.start, args.length)
-        parts = [self._part(handle, piece) for piece in pieces]
+        parts = []
+        for number, piece in enumerate(pieces, 1):
+            parts.append(self._part(handle, piece))
+            if number % AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
+                require_spare()
         if args.mode == VRANGE_VOLATILE:
             for space, _ in parts:
                 space.require_honoured(args.behavior)
@@ -91,45 +96,58 @@ class Addressed:
 
         At one moment, unless they meet or make very many ranges.
         """
+        spaces = {space for space, _ in parts}
         if args.mode == VRANGE_VOLATILE:
-            return [await self._agree(process, part, args.behavior) for part in parts]
+            return await self._agree(process, parts, spaces, args.behavior)
         again = False
         for batch in batches(merged_parts(parts)):
             if again:
                 await trio.lowlevel.checkpoint()
             await self._purges.settle(batch)
+            self._comes_to_vote(process, spaces, again=again)
             for space, span in batch:
-                self._comes_to_vote(process, space, again=again)
                 space.votes.clean_for_hold(*span)
             for space, span in batch:
                 space.votes.hold_intact(process, *span, kin=process.stack)
             again = True
         await self._purges.wait_until_drained(parts)
-        for space, _ in parts:
-            self._comes_to_vote(process, space, again=again)
+        self._comes_to_vote(process, spaces, again=again)
         will_be_answered()
         return hold(process, parts, kin=process.stack)
 
-    async def _agree(self, process: ProcessId, part: Part, behavior: int) -> int:
-        space, span = part
-        self._comes_to_vote(process, space)
-        steps = space.votes.agreeing(process, *span, behavior)
-        next(steps, None)
-        for _ in steps:
-            await trio.lowlevel.checkpoint()
-            require_memory()
-            self._comes_to_vote(process, space, again=True)
-        return space.purged_bytes(*span)
+    async def _agree(
+        self, process: ProcessId, parts: list[Part], spaces: set[AddressSpace], behavior: int
+    ) -> list[int]:
+        purged = []
+        self._comes_to_vote(process, spaces)
+        for number, (space, span) in enumerate(parts, 1):
+            steps = space.votes.agreeing(process, *span, behavior)
+            next(steps, None)
+            for _ in steps:
+                await self._next_step(process, spaces)
+            purged.append(space.purged_bytes(*span))
+            if number % AT_ONCE == 0:
+                await self._next_step(process, spaces)
+        return purged
+
+    async def _next_step(self, process: ProcessId, spaces: set[AddressSpace]) -> None:
+        await trio.lowlevel.checkpoint()
+        require_memory()
+        self._comes_to_vote(process, spaces, again=True)
 
     def _comes_to_vote(
-        self, process: ProcessId, space: AddressSpace, *, again: bool = False
+        self, process: ProcessId, spaces: set[AddressSpace], *, again: bool = False
     ) -> None:
-        """Call it just before a vote. Raises SyscallError(ESRCH) if who began has ended since."""
-        self._electorate.catch_up()  # a child born before this vote does not inherit it
+        """Call it just before votes on ``spaces``, which are all cast before the next await.
+
+        Raises SyscallError(ESRCH) if who began has ended since.
+        """
+        self._electorate.catch_up()  # a child born before these votes does not inherit them
         if again and not self._electorate.knows(process):
             raise SyscallError(errno.ESRCH)
-        self._electorate.recognise(space, [process])
-        self._electorate.voted(process, space, boot_ticks())
+        for space in spaces:
+            self._electorate.recognise(space, [process])
+            self._electorate.voted(process, space, boot_ticks())
 
     def _record(self, parts: list[Part], args: FvrangeArgs, purged: list[int], tid: int) -> None:
         vote = {"vote": True} if self._rules.votes else {}
@@ -156,14 +174,14 @@ class Addressed:
         return inode.space, (piece.start, piece.length)
 
 
-def _caller(tid: int) -> tuple[ProcessId, bytes]:
-    """The process of thread ``tid`` and the text of its maps. Raises SyscallError."""
+def _asked(tid: int, start: int, length: int) -> tuple[ProcessId, list[Piece]]:
+    """The process of thread ``tid``, and what these addresses mean in it. Raises SyscallError."""
     try:
         pid = process_of_thread(tid)
         process = identify(pid) if pid else None
         if pid is None or process is None:
             raise SyscallError(errno.ESRCH)
-        return process, read_maps(tid)
+        return process, pieces_at(parse_maps(read_maps(tid)), start, length)
     except (FileNotFoundError, ProcessLookupError):
         raise SyscallError(errno.ESRCH) from None
     except PermissionError:
