@@ -190,19 +190,21 @@ def many_mappings(paths: list[Path], count: int, stride: int) -> Iterator[subpro
             process.kill()
 
 
+@pytest.mark.parametrize("mappings", [MAPPINGS // 3, MAPPINGS], ids=["many", "most"])
 @pytest.mark.parametrize("stride", [2, 1 << 16], ids=["close", "far apart"])
-def test_a_process_with_very_many_mappings(mount: MountFactory, stride: int) -> None:
+def test_a_process_with_very_many_mappings(mount: MountFactory, mappings: int, stride: int) -> None:
     """To look at it takes memory: a purge may fail for that, not the daemon."""
     mounted = mount()
     mounted.declared_stderr = True
     file = mounted.file("file", PAGES)
-    os.ftruncate(file.fd, MAPPINGS * stride * PAGE)
+    os.ftruncate(file.fd, mappings * stride * PAGE)
     file.mark()
-    with many_mappings([file.path], MAPPINGS, stride):
+    with many_mappings([file.path], mappings, stride):
         with little_memory(mounted):
             for page in range(PAGES):
                 told = attempt(file.purge, page * PAGE, PAGE)
                 assert told == "ENOMEM" or told == (PAGE if page % stride else 0)
+            attempt(file.purge)
             assert attempt(os.stat, mounted.path / "nothing") in ("ENOENT", "ENOMEM")
         file.purge()
     assert file.purged_pages() == [page for page in range(PAGES) if page % stride]

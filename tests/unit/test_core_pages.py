@@ -26,6 +26,7 @@ from vfs_volatile.core.pages import (
     run_first,
     runs,
     whole_pages,
+    without,
 )
 from vfs_volatile.core.ranges import RangeMap
 from vfs_volatile.units import PAGE_SIZE
@@ -103,6 +104,14 @@ def test_next_page_is_the_first_at_or_after(numbers: set[int], page: int) -> Non
     page += min(numbers, default=0)
     later = [number for number in numbers if number >= page]
     assert next_page(BitMap(numbers), page) == (min(later) if later else None)
+
+
+@given(st.sets(st.integers(0, 40)), st.integers(0, 40), st.integers(0, 20))
+def test_a_span_without_some_pages(numbers: set[int], first: int, count: int) -> None:
+    span = PageSpan(first, first + count)
+    found = list(without(span, BitMap(numbers)))
+    assert [page for run in found for page in range(*run)] == sorted(set(range(*span)) - numbers)
+    assert all(before.end < after.first for before, after in pairwise(found))
 
 
 @given(sets, st.integers(0, 20), st.integers(-1, 20))

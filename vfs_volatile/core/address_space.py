@@ -31,6 +31,7 @@ from vfs_volatile.core.pages import (
     pages_covered,
     runs,
     within,
+    without,
 )
 from vfs_volatile.core.range_state import Drain
 from vfs_volatile.core.ranges import AT_ONCE, VolatileRange
@@ -169,7 +170,7 @@ class AddressSpace(Unmarking):
     @change
     def _purge_all(self, spans: Iterable[PageSpan], newest: int, drain: Drain) -> None:
         if self._votes and (forsaken := self._votes.forsaken):
-            spans = runs(BitMap().union(*map(page_set, spans)) - forsaken)
+            spans = [run for span in spans for run in without(span, forsaken)]
         for span in spans:
             for entry in list(self.volatility.ranges.overlapping(span)):
                 if entry.age <= newest:

@@ -11,7 +11,7 @@ from pyroaring import BitMap
 from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.anonymous import AnonymousSpace, Together, in_parts
 from vfs_volatile.core.memory import Memory
-from vfs_volatile.core.pages import PageSpan, any_in, page_set, runs
+from vfs_volatile.core.pages import PageSpan, any_in, page_set, runs, without
 from vfs_volatile.core.ranges import AT_ONCE, Order, VolatileRange
 
 _NONE = BitMap()
@@ -212,4 +212,4 @@ def still_allowed(victim: Victim, barred: BitMap) -> list[PageSpan]:
     """
     if not victim.entry.partial:
         return [] if any_in(barred, victim.entry.span) else victim.spans
-    return [run for span in victim.spans for run in runs(page_set(span) - barred)]
+    return [run for span in victim.spans for run in without(span, barred)]

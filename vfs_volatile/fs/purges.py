@@ -26,7 +26,7 @@ from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.consent import Objection, forbidden
 from vfs_volatile.core.history import Cause, History
 from vfs_volatile.core.memory import Memory
-from vfs_volatile.core.pages import PageSpan, page_set, runs
+from vfs_volatile.core.pages import PageSpan, page_set, runs, without
 from vfs_volatile.core.range_state import Drain
 from vfs_volatile.core.ranges import AT_ONCE
 from vfs_volatile.core.reclaim import Round, Victim, still_allowed
@@ -95,13 +95,12 @@ class Purges:
     async def _purge(self, space: AddressSpace, span: PageSpan, newest: int) -> None:
         found = (await self.looks.objections([space]))[space.ino]
         barred = forbidden(found)
-        pages = page_set(span)
-        if kept := space.volatility.still_to_lose(pages & barred):
+        if kept := space.volatility.still_to_lose(page_set(span) & barred):
             self.blocked += 1
             self._news.kept(space, PageSpan(kept.min(), kept.max() + 1), found, Cause.REQUEST)
         elif not found:
             self._news.freed(space.ino)
-        drain = space.begin_purge(runs(pages - barred), newest)
+        drain = space.begin_purge(without(span, barred), newest)
         self._record(Cause.REQUEST, [drain])
         await self._finish([drain], Cause.REQUEST)
         _require_all([drain])
