@@ -6,8 +6,12 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import pytest
+from pyroaring import BitMap
 
 from tests.support.space import File, P
+from tests.support.stores import FakeDirectStore
+from vfs_volatile.core import allocation
+from vfs_volatile.core.allocation import PAGES_AT_ONCE
 from vfs_volatile.core.pages import PageSpan
 from vfs_volatile.core.ranges import AT_ONCE
 from vfs_volatile.fs.purges import merged
@@ -129,6 +133,90 @@ def test_zeroing_and_punching_in_steps(file: File) -> None:
     assert list(file.resident) == [2 * RANGES]
     assert ranges(file) == RANGES, "volatility stays"
     file.check()
+
+
+FAR = 65537
+"""A set of pages so far apart is asked in as many steps as it has pages."""
+
+
+@pytest.mark.parametrize("direct", [False, True], ids=["cached", "direct"])
+@pytest.mark.parametrize("apart", [1, 3, FAR])
+@pytest.mark.parametrize(
+    "steps",
+    [lambda file: file.punching(0, file.size), lambda file: file.truncating(P)],
+    ids=["punch", "truncate"],
+)
+def test_no_step_frees_very_many_pages(
+    steps: Callable[[File], Iterator[None]],
+    apart: int,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    direct: bool,
+) -> None:
+    """Also where no range is."""
+    monkeypatch.setattr(allocation, "PAGES_AT_ONCE", 10)
+    file = File()
+    store = file.fake
+    if direct:
+        store = FakeDirectStore()
+        file.go_direct(store)
+    number = 45
+    file.truncate(number * apart * P)
+    for page in range(0, number * apart, apart):
+        store.allocate(PageSpan(page, page + 1))
+    if not direct:
+        file.resident.update(store.pages)
+        file.memory.charge(file, number)
+    held = [number, *(len(store.pages) for _ in steps(file)), len(store.pages)]
+    assert held[-1] <= 1
+    assert max(before - after for before, after in pairwise(held)) <= 10
+    file.check()
+
+
+def test_no_step_fills_very_many_pages() -> None:
+    file = File(size=1 << 16)
+    for change in (file.allocating, file.zeroing):
+        held = [0]
+        held += [len(file.resident) for _ in change(0, (1 << 15) * P, keep_size=True)]
+        assert held[-1] == 1 << 15
+        assert max(after - before for before, after in pairwise(held)) <= 1 << 13
+        file.punch_hole(0, (1 << 15) * P)
+    file.check()
+
+
+def test_a_file_that_grows_keeps_what_it_holds_beyond_its_end() -> None:
+    file = File(size=1 << 16)
+    file.allocate(0, 3 * PAGES_AT_ONCE * P, keep_size=True)
+    for size in (P, 2 * P):
+        for _ in file.truncating(size):
+            pass
+        assert len(file.resident) == 3 * PAGES_AT_ONCE
+
+
+class Asked(BitMap):
+    """Pages that must not be asked for what takes a step for each 65,536 of all before."""
+
+    def rank(self, value: int) -> int:
+        raise AssertionError("asked for a rank")
+
+    def min(self) -> int:
+        raise AssertionError("asked for the least")
+
+
+def test_what_is_asked_for_each_range_takes_no_step_for_all_of_them() -> None:
+    file = File(size=1 << 20)
+    number = 2 * AT_ONCE
+    file.truncate(number * FAR * P)
+    for first in range(0, number * FAR, FAR):
+        file.mark(first * P, P, 0)
+    ranges = file.volatility.ranges
+    ranges._firsts = Asked(ranges._firsts)
+    for first in range(300 * FAR, number * FAR, FAR):
+        span = PageSpan(first + 10, first + FAR + 1)
+        following = [first + FAR] if first + FAR < number * FAR else []
+        assert [entry.first for entry in ranges.overlapping(span)] == following
+        assert ranges.step_end(span) == span.end
+        assert ranges.number_in(span) <= 1
 
 
 def test_spans_are_merged() -> None:

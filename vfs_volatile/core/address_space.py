@@ -25,7 +25,6 @@ from vfs_volatile.core.mending import change
 from vfs_volatile.core.pages import (
     PageSpan,
     PageStore,
-    count,
     in_chunk,
     page_set,
     pages_covered,
@@ -144,10 +143,6 @@ class AddressSpace(Unmarking):
                 return span.end, place
             page = self._next_held(in_chunk(page, span.end).end, span.end)
         return page, most
-
-    def held_in(self, span: PageSpan) -> int:
-        """How many pages of ``span``, which is not empty, hold memory, seen or not."""
-        return self.direct.held_in(span) if self.direct is not None else count(self.resident, span)
 
     def begin_purge(self, spans: Iterable[PageSpan], newest: int) -> Drain:
         """Drop the data of the pages in ``spans`` that a mark no younger than ``newest`` covers.

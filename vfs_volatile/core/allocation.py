@@ -16,6 +16,9 @@ from vfs_volatile.core.mending import change
 from vfs_volatile.core.pages import (
     MAX_BYTES,
     PageSpan,
+    count,
+    few_pages,
+    last_few_pages,
     page_set,
     pages_covered,
     pages_touched,
@@ -24,9 +27,14 @@ from vfs_volatile.core.pages import (
 )
 from vfs_volatile.core.residency import ByteSpan, Residency
 from vfs_volatile.errors import REFUSALS, SyscallError
-from vfs_volatile.units import PAGE_SIZE
+from vfs_volatile.units import PAGE_SIZE, pages_for
 
 _ZEROS = memoryview(bytes(1 << 20))
+PAGES_AT_ONCE = 1024
+"""Pages that are freed or made zero in one go, of any file: if each lies alone this takes some ten
+milliseconds. Of more, others get their turn between two steps, as with ranges (AT_ONCE)."""
+_FILLED_AT_ONCE = 32 << 20
+"""Bytes: some ten milliseconds."""
 
 
 def require_size(start: int, end: int) -> int:
@@ -40,6 +48,28 @@ class Allocation(Residency):
     """The pages of one file, and whether there is memory for them."""
 
     __slots__ = ()
+
+    def portions(self, start: int, length: int) -> Iterator[ByteSpan]:
+        """As :meth:`pieces`, in which no more than PAGES_AT_ONCE pages or so are held."""
+        for at, left in self.pieces(start, length):
+            end = at + left
+            while pages_for(end) - at // PAGE_SIZE > PAGES_AT_ONCE:
+                span = few_pages(self.held_in, pages_touched(at, end), PAGES_AT_ONCE)
+                if span.end * PAGE_SIZE >= end:
+                    break
+                yield at, span.end * PAGE_SIZE - at
+                at = span.end * PAGE_SIZE
+            yield at, end - at
+
+    def held_in(self, span: PageSpan) -> int:
+        """How many pages of ``span``, which is not empty, hold memory, seen or not."""
+        return count(self.resident, span) if self.direct is None else self.direct.held_in(span)
+
+    def last_portion(self) -> int:
+        """The page from which on the file holds PAGES_AT_ONCE pages; 0 if it holds no more."""
+        if self.held <= PAGES_AT_ONCE:
+            return 0
+        return last_few_pages(self.held_in, pages_for(self.size), PAGES_AT_ONCE)
 
     @change
     def punch_hole(self, offset: int, length: int) -> None:
@@ -63,8 +93,8 @@ class Allocation(Residency):
         self.keep_pages(page_set(pages_covered(offset, end, MAX_BYTES)))
 
     def punching(self, offset: int, length: int) -> Iterator[None]:
-        """As :meth:`punch_hole`, in steps of AT_ONCE ranges."""
-        for piece in self.pieces(offset, length):
+        """As :meth:`punch_hole`, in steps of AT_ONCE ranges and PAGES_AT_ONCE pages or so."""
+        for piece in self.portions(offset, length):
             self.punch_hole(*piece)
             yield
 
@@ -74,15 +104,18 @@ class Allocation(Residency):
             pass
 
     def allocating(self, offset: int, length: int, *, keep_size: bool) -> Iterator[None]:
-        """Hold memory for every page met, in steps of AT_ONCE ranges; purged pages stay purged.
+        """Hold memory for every page met, in steps as :meth:`punching`; purged pages stay purged.
 
         Raises SyscallError ENOSPC, EFBIG, and OSError. Nothing has changed then, unless others took
         between two steps what there was.
         """
         end = require_size(0, offset + length)
-        self.look(pages_touched(offset, end))
+        span = pages_touched(offset, end)
+        # Asked first: of a span that is far too large nothing has to be looked at.
+        self._reserve_all(span, count(self.volatility.purged, span))
+        yield from self._looking(offset, length)
         self.memory.reserve(len(self._missing(offset, length)))
-        for piece in self.pieces(offset, length):
+        for piece in self._by_pages(offset, length):
             self._allocate_piece(piece, self.size if keep_size or sum(piece) < end else end)
             yield
 
@@ -106,9 +139,10 @@ class Allocation(Residency):
     def zeroing(self, offset: int, length: int, *, keep_size: bool) -> Iterator[None]:
         """Make bytes zero and hold memory for them (rule 7), in steps, as :meth:`allocating`."""
         end = require_size(0, offset + length)
-        self.look(pages_touched(offset, end))
+        self._reserve_all(pages_touched(offset, end))
+        yield from self._looking(offset, length)
         self.memory.reserve(self._absent(pages_touched(offset, end)))
-        for piece in self.pieces(offset, length):
+        for piece in self._by_pages(offset, length):
             self._zero_piece(piece, self.size if keep_size or sum(piece) < end else end)
             yield
 
@@ -131,6 +165,29 @@ class Allocation(Residency):
         self.volatility.zeroed(covered)
 
     # ---- helpers ----
+
+    def _reserve_all(self, span: PageSpan, purged: int = 0) -> None:
+        """Raise SyscallError(ENOSPC) if there is no room for ``span``, where so many pages are not
+        to be held. What has not been seen yet may need a look.
+        """
+        if span:
+            self.memory.reserve(span.end - span.first - self.held_in(span) - purged)
+
+    def _looking(self, offset: int, length: int) -> Iterator[None]:
+        """As :meth:`look`, in steps."""
+        if self.direct is not None:
+            for start, size in self.portions(offset, length):
+                self.look(pages_touched(start, start + size))
+                yield
+
+    def _by_pages(self, offset: int, length: int) -> Iterator[ByteSpan]:
+        """As :meth:`pieces`, of no more than _FILLED_AT_ONCE bytes."""
+        for at, left in self.pieces(offset, length):
+            end = at + left
+            while at < end:
+                stop = min(end, (at // _FILLED_AT_ONCE + 1) * _FILLED_AT_ONCE)
+                yield at, stop - at
+                at = stop
 
     def _missing(self, offset: int, length: int) -> BitMap:
         """The pages that bytes meet and that have no memory, but for purged ones."""

@@ -143,8 +143,7 @@ class Content(Allocation):
             self._grow(size)
             return
         keep = pages_for(size)
-        beyond = PageSpan(keep, LAST_PAGE)
-        self.look(beyond)
+        beyond = PageSpan(keep, LAST_PAGE)  # goes whether or not it was seen: no need to look
         self._free(beyond, partial(self._cut, size))
         self.volatility.truncate(keep)
         if self._votes:
@@ -160,12 +159,17 @@ class Content(Allocation):
             raise
 
     def truncating(self, size: int) -> Iterator[None]:
-        """As :meth:`truncate`, in steps of AT_ONCE ranges, each a truncation of its own."""
+        """As :meth:`truncate`, in steps of AT_ONCE ranges and PAGES_AT_ONCE pages or so, each a
+        truncation of its own.
+        """
         require_size(0, size)
-        while (step := self.volatility.ranges.last_step() * PAGE_SIZE) > size:
-            self.truncate(step)
+        while size < self.size and (step := self._last_step()) > pages_for(size):
+            self.truncate(step * PAGE_SIZE)
             yield
         self.truncate(size)
+
+    def _last_step(self) -> int:
+        return max(self.volatility.ranges.last_step(), self.last_portion())
 
     def seek(self, offset: int, whence: int) -> int:
         """The next data (SEEK_DATA) or hole (SEEK_HOLE) from ``offset``; purged pages are holes.

@@ -245,11 +245,17 @@ def next_page(pages: BitMap, page: int) -> int | None:
     return None
 
 
-def last_page(pages: BitMap, page: int) -> int | None:
-    """The last of ``pages`` at or before ``page``."""
+def last_page(pages: BitMap, page: int, *, few: bool = False) -> int | None:
+    """The last of ``pages`` at or before ``page``. ``few``: they are no more than a thousand or so,
+    and to pass them all takes no longer than to search.
+    """
     for near in range(page, max(-1, page - _NEAR), -1):
         if near in pages:
             return near
+    if page >= _FAR and not few:
+        end = page + 1
+        back = _reach(lambda a, b: not pages.range_cardinality(end - b, end - a), 0, end)
+        return page - back if back < end else None
     rank = pages.rank(page)
     return pages[rank - 1] if rank else None
 
@@ -313,6 +319,30 @@ def first_held(store: DirectStore, span: PageSpan) -> int:
     if end == span.first or not store.held_in(PageSpan(span.first, end)):
         return end
     return _reach(lambda a, b: not store.held_in(PageSpan(a, b)), span.first, end)
+
+
+def few_pages(held_in: Callable[[PageSpan], int], span: PageSpan, most: int) -> PageSpan:
+    """The first part of ``span`` in which no more than ``most`` pages, at least one, are held."""
+    left = most
+
+    def few(first: int, end: int) -> bool:
+        nonlocal left
+        found = held_in(PageSpan(first, end))
+        if found > left:
+            return False
+        left -= found
+        return True
+
+    return PageSpan(span.first, _reach(few, *span))
+
+
+def last_few_pages(held_in: Callable[[PageSpan], int], end: int, most: int) -> int:
+    """The page from which on no more than ``most`` pages, at least one, are held below ``end``."""
+
+    def mirrored(span: PageSpan) -> int:
+        return held_in(PageSpan(end - span.end, end - span.first))
+
+    return end - few_pages(mirrored, PageSpan(0, end), most).end
 
 
 def held_end(store: DirectStore, span: PageSpan) -> int:

@@ -14,6 +14,7 @@ from vfs_volatile.core.pages import (
     PageSpan,
     add_runs,
     any_in,
+    count,
     for_each,
     last_page,
     next_page,
@@ -136,7 +137,7 @@ class RangeMap:
 
     def from_page(self, page: int) -> Iterator[VolatileRange]:
         """The range that holds ``page``, if one does, and all after it. Do not change meanwhile."""
-        before = last_page(self._firsts, page)
+        before = last_page(self._firsts, page, few=len(self) <= AT_ONCE)
         if before is not None and self._by_first[before].end > page:
             page = before
         if next_page(self._firsts, page) is not None:
@@ -187,12 +188,13 @@ class RangeMap:
         """How many ranges share a page with ``span``, or one less."""
         if not span:
             return 0
-        return int(self._firsts.rank(span.end - 1) - self._firsts.rank(span.first))
+        return count(self._firsts, PageSpan(span.first + 1, span.end))
 
     def step_end(self, span: PageSpan) -> int:
         """The page up to which ``span`` meets AT_ONCE ranges or so; its end if no more do."""
-        index = self._firsts.rank(span.first) + AT_ONCE if span else len(self)
-        return min(span.end, self._firsts[index]) if index < len(self) else span.end
+        if self.number_in(span) <= AT_ONCE:  # asked first: a rank takes long in a set of far pages
+            return span.end
+        return int(min(span.end, self._firsts[self._firsts.rank(span.first) + AT_ONCE]))
 
     def last_step(self) -> int:
         """The page from which AT_ONCE ranges begin; 0 if there are no more."""

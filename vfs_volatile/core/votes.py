@@ -13,7 +13,15 @@ from pyroaring import BitMap
 
 from vfs_volatile.core.consent import Ballot, Process
 from vfs_volatile.core.mending import change
-from vfs_volatile.core.pages import LAST_PAGE, PageSpan, page_set, run_end, runs, within
+from vfs_volatile.core.pages import (
+    LAST_PAGE,
+    PageSpan,
+    next_page,
+    page_set,
+    run_end,
+    runs,
+    within,
+)
 from vfs_volatile.core.ranges import AT_ONCE
 from vfs_volatile.core.telling import hold
 from vfs_volatile.units import pages_for
@@ -212,8 +220,9 @@ class Votes:
         ranges = self._space.volatility.ranges
         ended = 0
         while pages and ended < most:
-            first = pages.min()
-            end = min(run_end(pages, first), ranges.step_end(PageSpan(first, LAST_PAGE)))
+            first = next_page(pages, 0)
+            assert first is not None
+            end = ranges.step_end(PageSpan(first, run_end(pages, first)))
             ended += 1 + ranges.number_in(PageSpan(first, end))
             self._end(page_set(PageSpan(first, end)))
             pages.remove_range(first, end)

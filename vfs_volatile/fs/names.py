@@ -151,6 +151,7 @@ class Names(Answers):
             space = space_of(found)
             for _ in space.truncating(attr.st_size):
                 await trio.lowlevel.checkpoint()
+            self._direct.count()
             found.touch_written()
         if fields.update_mode:
             acls.set_mode(found, stat.S_IFMT(found.mode) | stat.S_IMODE(attr.st_mode))
