@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.support.stores import FakeStore
 from vfs_volatile.core.pages import MAX_BYTES, PageSpan
 from vfs_volatile.store import arena as arena_module
-from vfs_volatile.store.arena import Arena, ArenaStore
+from vfs_volatile.store.arena import CHUNKS_AT_ONCE, Arena, ArenaStore
 from vfs_volatile.units import PAGE_SIZE
 
 P = PAGE_SIZE
@@ -221,3 +221,46 @@ def test_a_store_that_cannot_hold_more_says_so(arena: Arena, store: ArenaStore) 
     arena._top = (1 << 63) - 1
     with pytest.raises(OSError):  # noqa: PT011  # whichever errno memfds have for that
         store.write(0, b"x")
+
+
+def test_many_chunks_are_freed_when_their_file_is_cut_already(
+    arena: Arena, store: ArenaStore
+) -> None:
+    """In steps: gigabytes take half a second."""
+    asked = []
+    arena.when_left = lambda: asked.append(held(arena))
+    number = 3 * CHUNKS_AT_ONCE
+    for chunk in range(number):
+        store.write(chunk * CHUNK, b"x")
+    store.close()
+    assert asked == [number]
+    other = arena.make_store()
+    other.write(0, b"y")
+    assert other.read(0, P) == b"y".ljust(P, b"\0"), "a chunk was given that holds something"
+    left = [held(arena)]
+    while arena.free_some(CHUNKS_AT_ONCE):
+        left.append(held(arena))
+    assert left == [number + 1, number + 1 - CHUNKS_AT_ONCE, number + 1 - 2 * CHUNKS_AT_ONCE]
+    assert held(arena) == 1
+    other.close()
+    assert held(arena) == 0
+
+
+def test_what_the_system_does_not_free_now_goes_with_the_next(
+    arena: Arena, store: ArenaStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(offset: int, length: int) -> None:
+        raise OSError
+
+    number = CHUNKS_AT_ONCE + 1
+    for chunk in range(number):
+        store.write(chunk * CHUNK, b"x")
+    other = arena.make_store()
+    for chunk in range(number):
+        other.write(chunk * CHUNK, b"x")
+    with monkeypatch.context() as patch:
+        patch.setattr(arena, "punch", refuse)
+        store.close()
+    assert held(arena) == 2 * number
+    other.close()
+    assert held(arena) == 0

@@ -47,7 +47,7 @@ from vfs_volatile.fs.operations import Operations
 from vfs_volatile.fs.polls import Polls
 from vfs_volatile.fs.purges import Purges
 from vfs_volatile.fs.ranking import Ranking
-from vfs_volatile.fs.remains import clear_away
+from vfs_volatile.fs.remains import Leftovers, clear_away
 from vfs_volatile.fs.tree import ROOT, Tree
 from vfs_volatile.mountinfo import find_mount
 from vfs_volatile.native.shortage import require_spare
@@ -110,6 +110,7 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
         on_pressure=partial(_wake_at_once, purger),
     )
     arena = _arena()
+    arena.when_left = Leftovers(arena).free
     tmpfs, why_not = _direct_store(config)
     rules = config.semantics
     electorate = Electorate(

@@ -10,6 +10,7 @@ from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.ranges import AT_ONCE
 from vfs_volatile.errors import REFUSALS, refusal_text
 from vfs_volatile.fs.electorate import Electorate
+from vfs_volatile.store.arena import CHUNKS_AT_ONCE, Arena
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,32 @@ def _close(space: AddressSpace) -> None:
         space.close()
     except REFUSALS as error:
         log.warning("a deleted file leaves something behind: %s", refusal_text(error))
+
+
+class Leftovers:
+    """Frees in the background what chunks of an arena hold that no file uses."""
+
+    def __init__(self, arena: Arena) -> None:
+        self._arena = arena
+        self._busy = False
+
+    def free(self) -> None:
+        """Some were left. Without memory for a task they are freed when the next are."""
+        if not self._busy:
+            try:
+                trio.lowlevel.spawn_system_task(self._free)
+                self._busy = True
+            except MemoryError:
+                pass
+
+    async def _free(self) -> None:
+        try:
+            while self._arena.free_some(CHUNKS_AT_ONCE):
+                await trio.lowlevel.checkpoint()
+        except Exception:  # would end the daemon, and with it every file
+            log.exception("memory that no file uses was not freed")
+        finally:
+            self._busy = False
 
 
 async def _clear_away_in_steps(space: AddressSpace) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 
 from vfs_volatile.core.pages import CHUNK_PAGES, Data, Extent, PageSpan, in_memory
 from vfs_volatile.errors import REFUSALS
@@ -18,6 +19,9 @@ from vfs_volatile.units import PAGE_SIZE
 _CHUNK = CHUNK_PAGES * PAGE_SIZE
 """Bytes: large enough that few reads cross a border, small enough that the kernel's index of a
 small file stays small (two nodes of the xarray of the memfd)."""
+CHUNKS_AT_ONCE = 32
+"""So many are freed at once: up to 40 ms. What a file has more is freed after it has been cut."""
+_FEW = 4
 
 # <linux/falloc.h>
 _KEEP_SIZE = 0x01
@@ -54,11 +58,14 @@ class Arena:
     def __init__(self) -> None:
         self.fd = os.memfd_create("vfs-volatile", os.MFD_CLOEXEC)
         # INVARIANT: a chunk below _top is in use by exactly one file, or free and holds nothing, or
-        # soiled: no file uses it, but the system would not free what it holds.
+        # soiled: no file uses it, but it holds something yet, as the system would not free that, or
+        # there was much to free.
         self._free: list[int] = []
-        self._soiled: list[int] = []
+        self._soiled: deque[int] = deque()
         self._top = 0
         os.ftruncate(self.fd, (1 << 63) - _CHUNK)
+        self.when_left: Callable[[], object] = self.free_all
+        """Called when chunks were left: they are to be freed soon. It must not raise."""
 
     def take_chunk(self) -> int:
         """The offset of a chunk that holds nothing."""
@@ -72,12 +79,32 @@ class Arena:
 
         At worst, if there is no memory to say so, its place is not used again.
         """
-        try:  # suppress() would need memory
+        self.leave_chunk(offset)
+        self.free_some(_FEW)
+
+    def leave_chunk(self, offset: int) -> None:
+        """As :meth:`give_chunk`, but what it holds is freed later: see ``when_left``."""
+        try:  # noqa: SIM105  # suppress() would need memory
             self._soiled.append(offset)
-            while self._soiled:
+        except MemoryError:
+            pass
+
+    def free_some(self, most: int) -> bool:
+        """Free what up to ``most`` chunks hold that no file uses, the last first; should it be
+        called again?
+        """
+        try:
+            while self._soiled and most:
                 self.punch(self._soiled[-1], _CHUNK)
                 self._free.append(self._soiled.pop())
+                most -= 1
         except REFUSALS:
+            return False
+        return bool(self._soiled)
+
+    def free_all(self) -> None:
+        """As :meth:`free_some`, all."""
+        while self.free_some(CHUNKS_AT_ONCE):
             pass
 
     def punch(self, offset: int, length: int) -> None:
@@ -147,8 +174,13 @@ class ArenaStore:
         keep = -(-size // _CHUNK)
         beyond = [number for number in self._chunks if number >= keep]
         self.zero(size, keep * _CHUNK - size)  # the last thing here that may be refused
+        if len(beyond) <= CHUNKS_AT_ONCE:
+            for number in beyond:
+                self._arena.give_chunk(self._chunks.pop(number))
+            return
         for number in beyond:
-            self._arena.give_chunk(self._chunks.pop(number))
+            self._arena.leave_chunk(self._chunks.pop(number))
+        self._arena.when_left()
 
     def close(self) -> None:
         self.truncate(0)
