@@ -10,11 +10,10 @@ from pyroaring import BitMap
 
 from tests.support.space import File, P
 from tests.support.stores import FakeDirectStore
-from vfs_volatile.core import allocation
+from vfs_volatile.core import allocation, telling
 from vfs_volatile.core.allocation import PAGES_AT_ONCE
-from vfs_volatile.core.pages import PageSpan
+from vfs_volatile.core.pages import PageSpan, merged, pages_of
 from vfs_volatile.core.ranges import AT_ONCE
-from vfs_volatile.fs.purges import merged
 
 RANGES = 3 * AT_ONCE + 10
 
@@ -219,6 +218,23 @@ def test_what_is_asked_for_each_range_takes_no_step_for_all_of_them() -> None:
         assert ranges.number_in(span) <= 1
 
 
+def test_an_unmark_of_many_spans_makes_no_set_of_pages_for_each(
+    file: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """512 of them may each be the whole of a file of 16 TiB: a second and more."""
+    file.purge()
+    purged = file.purged_bytes(0, 0)
+    monkeypatch.setattr(telling, "page_set", None)
+    starts = [page * P for page in range(2, 514)]
+    told = file.unmark_many([*starts, 0], [0] * 513)
+    assert sum(told) == purged
+    assert told[0] == purged - P
+    assert told[-1] == P
+    assert ranges(file) == 0
+    file.check()
+
+
 def test_spans_are_merged() -> None:
     spans = [PageSpan(5, 7), PageSpan(0, 2), PageSpan(6, 9), PageSpan(2, 3), PageSpan(8, 8)]
     assert merged(spans) == [PageSpan(0, 3), PageSpan(5, 9)]
+    assert list(pages_of(spans)) == [0, 1, 2, 5, 6, 7, 8]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import reduce
 from operator import or_
 from typing import NamedTuple, Protocol
@@ -178,6 +178,25 @@ def page_set(span: PageSpan) -> BitMap:
     pages = BitMap()
     if span:
         pages.add_range(span.first, span.end)
+    return pages
+
+
+def merged(spans: Iterable[PageSpan]) -> list[PageSpan]:
+    """The same pages in spans that neither meet nor touch, in order."""
+    found: list[PageSpan] = []
+    for span in sorted(spans):
+        if found and span.first <= found[-1].end:
+            found[-1] = PageSpan(found[-1].first, max(found[-1].end, span.end))
+        elif span:
+            found.append(span)
+    return found
+
+
+def pages_of(spans: Iterable[Spanning]) -> BitMap:
+    """A new set of the pages of all ``spans``: hundreds may be of the whole file."""
+    pages = BitMap()
+    for first, end in merged(PageSpan(span.first, span.end) for span in spans):
+        pages.add_range(first, end)
     return pages
 
 

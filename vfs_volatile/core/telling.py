@@ -13,7 +13,7 @@ from pyroaring import BitMap
 
 from vfs_volatile.core.consent import Process
 from vfs_volatile.core.mending import change
-from vfs_volatile.core.pages import PageSpan, page_set, runs
+from vfs_volatile.core.pages import PageSpan, page_set, pages_of, runs
 from vfs_volatile.core.purged import forget_together
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class _Files:
 
     @change
     def tell(self, *, record_lost: bool) -> list[int]:
-        pages = {space: BitMap().union(*map(page_set, met)) for space, met in self._met.items()}
+        pages = {space: pages_of(met) for space, met in self._met.items()}
         purged = {space: space.volatility.purged & met for space, met in pages.items()}
         found = self._found(purged)
         for space in pages:
@@ -57,7 +57,7 @@ class _Files:
         for number, (space, span) in enumerate(self._parts):
             if space in left:
                 found[number] = space.bytes_in(left[space], *span)
-                left[space] -= page_set(space.touched(*span))
+                left[space].remove_range(*space.touched(*span))
         return found
 
 

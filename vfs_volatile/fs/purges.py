@@ -26,7 +26,7 @@ from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.consent import Objection, forbidden
 from vfs_volatile.core.history import Cause, History
 from vfs_volatile.core.memory import Memory
-from vfs_volatile.core.pages import PageSpan, page_set, runs, without
+from vfs_volatile.core.pages import PageSpan, merged, page_set, runs, without
 from vfs_volatile.core.range_state import Drain
 from vfs_volatile.core.ranges import AT_ONCE
 from vfs_volatile.core.reclaim import Round, Victim, still_allowed
@@ -279,17 +279,6 @@ def _require_all(drains: Iterable[Drain]) -> None:
     for drain in drains:
         if drain.refused is not None:
             raise drain.refused
-
-
-def merged(spans: Iterable[PageSpan]) -> list[PageSpan]:
-    """The same pages in spans that neither meet nor touch, in order."""
-    found: list[PageSpan] = []
-    for span in sorted(spans):
-        if found and span.first <= found[-1].end:
-            found[-1] = PageSpan(found[-1].first, max(found[-1].end, span.end))
-        elif span:
-            found.append(span)
-    return found
 
 
 def merged_parts(parts: list[Part]) -> list[Part]:
