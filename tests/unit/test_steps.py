@@ -225,11 +225,14 @@ def test_an_unmark_of_many_spans_makes_no_set_of_pages_for_each(
     file.purge()
     purged = file.purged_bytes(0, 0)
     monkeypatch.setattr(telling, "page_set", None)
+    cleaned: list[BitMap] = []
+    monkeypatch.setattr(File, "clean", lambda _, pages: cleaned.append(pages))
     starts = [page * P for page in range(2, 514)]
     told = file.unmark_many([*starts, 0], [0] * 513)
     assert sum(told) == purged
     assert told[0] == purged - P
     assert told[-1] == P
+    assert len(cleaned) == 1, "each was looked at for each span"
     assert ranges(file) == 0
     file.check()
 

@@ -11,7 +11,7 @@ from pyroaring import BitMap
 
 from vfs_volatile.core.mending import change
 from vfs_volatile.core.page_state import PageState
-from vfs_volatile.core.pages import PageSpan, any_in, pages_touched, runs, within
+from vfs_volatile.core.pages import PageSpan, any_in, merged, pages_touched, runs, within
 from vfs_volatile.core.residency import ByteSpan
 from vfs_volatile.core.telling import tell
 
@@ -51,8 +51,8 @@ class Unmarking(PageState):
         pages since. They stay purged. Raises OSError.
         """
         if self.volatility.purged:
-            for span in spans:
-                self.clean(within(self.volatility.purged, self.touched(*span)))
+            for span in merged(self.touched(*span) for span in spans):
+                self.clean(within(self.volatility.purged, span))
 
     @change
     def clean(self, purged: BitMap) -> None:
