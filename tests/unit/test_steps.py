@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from unittest.mock import Mock
 
 import pytest
+import trio
 from pyroaring import BitMap
 
 from tests.support.space import File, P
@@ -14,6 +16,7 @@ from vfs_volatile.core import allocation, telling
 from vfs_volatile.core.allocation import PAGES_AT_ONCE
 from vfs_volatile.core.pages import PageSpan, merged, pages_of
 from vfs_volatile.core.ranges import AT_ONCE
+from vfs_volatile.fs.purges import Purges
 
 RANGES = 3 * AT_ONCE + 10
 
@@ -234,6 +237,34 @@ def test_an_unmark_of_many_spans_makes_no_set_of_pages_for_each(
     assert told[-1] == P
     assert len(cleaned) == 1, "each was looked at for each span"
     assert ranges(file) == 0
+    file.check()
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_the_marks_of_an_unused_file_end_in_steps(file: File, *, opened: bool) -> None:
+    """With --lifetime=last-close; and who opens it meanwhile keeps what is left."""
+    purges = Purges.__new__(Purges)
+    purges._news = Mock()
+    inode = Mock(openers=None)
+    left: list[int] = []
+
+    async def others() -> None:
+        while True:
+            left.append(ranges(file))
+            if opened and left[-1] < RANGES:
+                inode.openers = "somebody"
+            await trio.lowlevel.checkpoint()
+
+    async def close() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(others)
+            await purges.end_unused(inode, file)
+            nursery.cancel_scope.cancel()
+
+    trio.run(close)
+    steps = [before - after for before, after in pairwise([RANGES, *left])]
+    assert max(steps) <= 2 * (AT_ONCE + 1), "trio gives two their turns in any order"
+    assert (ranges(file) > 0) == opened
     file.check()
 
 

@@ -209,6 +209,7 @@ class Purges:
             if inode.openers is not None:
                 return
             purged += space.unmark(*piece)
+            await trio.lowlevel.checkpoint()
         if had_marks:
             self._news.ended(space, purged)
 
