@@ -38,9 +38,12 @@ def file_of(pages: set[int], *, direct: bool) -> AddressSpace:
     return space
 
 
-def places(pages: set[int], spans: list[PageSpan]) -> set[int]:
-    """The chunks in which ``spans`` meet ``pages``."""
-    return {page // CHUNK_PAGES for page in pages if any(page in range(*span) for span in spans)}
+def places(pages: set[int], spans: list[PageSpan], *, direct: bool) -> int:
+    """The chunks, or if direct the runs, in which ``spans`` meet ``pages``."""
+    met = {page for page in pages if any(page in range(*span) for span in spans)}
+    if direct:
+        return len({page for page in met if page - 1 not in met})
+    return len({page // CHUNK_PAGES for page in met})
 
 
 def purge(space: AddressSpace, victims: list[Victim]) -> None:
@@ -70,8 +73,8 @@ def test_steps_are_all_of_a_span_and_none_is_long(pages: set[int], direct: bool)
     space = file_of(pages, direct=direct)
     steps = list(space.steps(PageSpan(0, max(pages) + 1)))
     assert [page for step in steps for page in range(*step)] == list(range(max(pages) + 1))
-    assert all(len(places(pages, [step])) == AT_ONCE for step in steps[:-1])
-    assert len(places(pages, steps[-1:])) <= AT_ONCE
+    assert all(places(pages, [step], direct=direct) == AT_ONCE for step in steps[:-1])
+    assert places(pages, steps[-1:], direct=direct) <= AT_ONCE
 
 
 def test_what_is_only_allocated_is_a_place_too() -> None:
@@ -91,9 +94,8 @@ def test_what_was_chosen_goes_in_steps_to_its_end(
     this = Round(space.memory)
     step = this.choose(need)
     while step:
-        assert (
-            1 <= len(places(pages, [span for victim in step for span in victim.spans])) <= AT_ONCE
-        )
+        spans = [span for victim in step for span in victim.spans]
+        assert 1 <= places(pages, spans, direct=direct) <= AT_ONCE
         purge(space, step)
         step = this.choose(0) if this.under_way else []
     gone = pages if behavior == VRANGE_FULL else set(sorted(pages)[:need])

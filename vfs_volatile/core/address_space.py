@@ -25,6 +25,7 @@ from vfs_volatile.core.mending import change
 from vfs_volatile.core.pages import (
     PageSpan,
     PageStore,
+    held_end,
     in_chunk,
     page_set,
     pages_covered,
@@ -135,14 +136,20 @@ class AddressSpace(Unmarking):
     def step_end(self, span: PageSpan, most: int) -> tuple[int, int]:
         """Where ``span`` is to be cut so that ``most`` places before hold memory; how many do.
 
-        A place is what is dropped at once, at most.
+        A place is what is dropped at once: the pages of a chunk, or if direct a run of them.
         """
+        if span.end - span.first == 1:
+            return span.end, 1
         page = self._next_held(*span)
         for place in range(most):
             if page >= span.end:
                 return span.end, place
-            page = self._next_held(in_chunk(page, span.end).end, span.end)
+            page = self._next_held(self._place_end(PageSpan(page, span.end)), span.end)
         return page, most
+
+    def _place_end(self, span: PageSpan) -> int:
+        """Where the place ends that begins ``span``."""
+        return in_chunk(*span).end if self.direct is None else held_end(self.direct, span)
 
     def begin_purge(self, spans: Iterable[PageSpan], newest: int) -> Drain:
         """Drop the data of the pages in ``spans`` that a mark no younger than ``newest`` covers.

@@ -196,11 +196,12 @@ def _cut(victim: Victim, most: int) -> tuple[Victim, Victim | None, int]:
     for number, span in enumerate(victim.spans):
         end, met = space.step_end(span, most)
         most -= met
-        rest = [PageSpan(end, span.end), *victim.spans[number + 1 :]]
-        later = [span for span in rest if span]
-        if most <= 0 and later:
+        if most <= 0:
             now = [*victim.spans[:number], PageSpan(span.first, end)]
-            return victim._replace(spans=now), victim._replace(spans=later), 0
+            rest = [PageSpan(end, span.end)] if end < span.end else []
+            rest += victim.spans[number + 1 :]
+            later = victim._replace(spans=rest) if rest else None
+            return victim._replace(spans=now), later, 0
     return victim, None, most
 
 
