@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 import traceback
 from collections.abc import Sequence
 from errno import EAGAIN, EIO, EMFILE, ENFILE, ENODATA, ENOMEM, ENOSPC
@@ -104,6 +105,24 @@ def log_failure(log: logging.Logger, what: str, error: Exception) -> None:
         log.error("%s failed", what, exc_info=error)
     else:
         log.warning("%s failed: %s", what, refusal_text(error))
+
+
+class Seldom:
+    """What clients can cause as often as they like is said every ten seconds at most."""
+
+    _SECONDS = 10.0
+
+    def __init__(self) -> None:
+        self._said: dict[str, float] = {}
+        """Reason -> when it was said last (time.monotonic)."""
+
+    def is_due(self, reason: str) -> bool:
+        """Is something to be said for this reason now? Then it has been."""
+        now = time.monotonic()
+        if now - self._said.get(reason, -self._SECONDS) < self._SECONDS:
+            return False
+        self._said[reason] = now
+        return True
 
 
 def refusal_reason(error: BaseException) -> str:

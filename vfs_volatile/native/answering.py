@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NamedTuple, Protocol
 
 from vfs_volatile.core.pages import Extent, Lent
-from vfs_volatile.errors import SyscallError, refusal, refusal_text
+from vfs_volatile.errors import Seldom, SyscallError, refusal, refusal_reason, refusal_text
 from vfs_volatile.native.library import ffi, lib
 from vfs_volatile.native.requests import Request, Requests
 
@@ -144,13 +144,17 @@ def install(given: Handlers, spawn: Spawn, is_dying: Callable[[int], bool]) -> R
     return _requests
 
 
+_refusals = Seldom()
+
+
 def errno_of(error: BaseException) -> int:
     """The errno to answer with; a bug is logged and answered with EIO, the daemon lives on."""
     if isinstance(error, SyscallError):
         return error.errno
     code = refusal(error)
     if code is not None:
-        log.warning("a request failed: %s", refusal_text(error))
+        if _refusals.is_due(refusal_reason(error)):
+            log.warning("a request failed, more may: %s", refusal_text(error))
         return code
     log.error("request failed unexpectedly", exc_info=error)
     return errno.EIO

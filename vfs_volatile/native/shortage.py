@@ -5,21 +5,17 @@ from __future__ import annotations
 import errno
 import logging
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pyroaring
 
-from vfs_volatile.errors import MENDS
+from vfs_volatile.errors import MENDS, Seldom
 from vfs_volatile.native.library import ffi, lib
 
 log = logging.getLogger(__name__)
 
-_SILENT_SECONDS = 10.0
-"""After a refusal was logged."""
-
-_logged_at = -_SILENT_SECONDS
+_refusals = Seldom()
 
 
 def keep_reserve() -> None:
@@ -63,8 +59,5 @@ def doing_job() -> Iterator[None]:
 
 @ffi.def_extern()  # type: ignore[untyped-decorator]
 def shim_on_refusal() -> None:
-    global _logged_at
-    now = time.monotonic()
-    if now - _logged_at >= _SILENT_SECONDS:
-        _logged_at = now
+    if _refusals.is_due("memory"):
         log.warning("requests fail: the system refused memory; %s", MENDS[errno.ENOMEM])
