@@ -13,7 +13,6 @@ from pyroaring import BitMap
 from tests.support.space import File, P
 from tests.support.stores import FakeDirectStore
 from vfs_volatile.core import allocation, telling
-from vfs_volatile.core.allocation import PAGES_AT_ONCE
 from vfs_volatile.core.pages import PageSpan, merged, pages_of
 from vfs_volatile.core.ranges import AT_ONCE
 from vfs_volatile.fs.purges import Purges
@@ -157,6 +156,7 @@ def test_no_step_frees_very_many_pages(
 ) -> None:
     """Also where no range is."""
     monkeypatch.setattr(allocation, "PAGES_AT_ONCE", 10)
+    monkeypatch.setattr(allocation, "_CUT_AT_ONCE", 10)
     file = File()
     store = file.fake
     if direct:
@@ -186,13 +186,23 @@ def test_no_step_fills_very_many_pages() -> None:
     file.check()
 
 
-def test_a_file_that_grows_keeps_what_it_holds_beyond_its_end() -> None:
+def test_a_file_that_grows_keeps_what_it_holds_beyond_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(allocation, "_CUT_AT_ONCE", 10)
     file = File(size=1 << 16)
-    file.allocate(0, 3 * PAGES_AT_ONCE * P, keep_size=True)
+    file.allocate(0, 30 * P, keep_size=True)
     for size in (P, 2 * P):
         for _ in file.truncating(size):
             pass
-        assert len(file.resident) == 3 * PAGES_AT_ONCE
+        assert len(file.resident) == 30
+
+
+def test_a_file_of_ordinary_size_is_cut_at_once() -> None:
+    """Nobody sees a size between."""
+    file = File(size=1 << 16)
+    file.allocate(0, (1 << 16) * P, keep_size=False)
+    assert not list(file.truncating(P))
 
 
 class Asked(BitMap):

@@ -159,9 +159,7 @@ class Content(Allocation):
             raise
 
     def truncating(self, size: int) -> Iterator[None]:
-        """As :meth:`truncate`, in steps of AT_ONCE ranges and PAGES_AT_ONCE pages or so, each a
-        truncation of its own.
-        """
+        """As :meth:`truncate`, in steps of AT_ONCE ranges and 256 MiB, each a cut of its own."""
         require_size(0, size)
         while size < self.size and (step := self._last_step()) > pages_for(size):
             self.truncate(step * PAGE_SIZE)
