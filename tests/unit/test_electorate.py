@@ -294,6 +294,25 @@ def test_after_lost_events_children_are_recognised_by_sight(
     assert agreers(space, 1) == set()
 
 
+def test_events_that_there_was_no_memory_for_count_as_lost(
+    stage: Stage, space: AddressSpace, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    electorate, parent = Electorate(told), stage.voter()
+    hold(electorate, space, parent)
+    next_tick()
+    child = parent.fork()
+
+    def lose() -> list[Event]:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(told, "pending", lose)
+        with pytest.raises(MemoryError):
+            electorate.catch_up()
+    look(electorate, space, child)
+    assert holders(space) == {parent.pid, child.pid}
+
+
 def test_after_lost_events_an_orphan_is_recognised_too(
     stage: Stage, space: AddressSpace, told: Told
 ) -> None:

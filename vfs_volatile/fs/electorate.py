@@ -155,7 +155,11 @@ class Electorate:
         """Take in the events that are pending, in their order. Raises OSError."""
         if self._events is None:
             return
-        self._untaken += self._events.pending()
+        try:
+            self._untaken += self._events.pending()
+        except MemoryError:
+            self._events.overrun = True  # what was received may be lost
+            raise
         self._complete = self._complete and not self._events.overrun
         self._may_have_ended |= self._events.overrun
         while self._untaken:

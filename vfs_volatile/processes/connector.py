@@ -55,7 +55,7 @@ class ProcessEvents:
         self.socket = events
         """Readable when something is pending; non-blocking."""
         self.overrun = False
-        """Has the kernel ever dropped events because too many were pending?"""
+        """Have events ever been dropped: by the kernel, when too many were pending, or here?"""
 
     def pending(self) -> list[Event]:
         """All that has happened since the last call. Does not block."""
