@@ -22,8 +22,9 @@ from tests.property.strategies import MAX_PAGES, extents, ranges, some_bytes
 from tests.support.stores import FakeDirectStore, FakeStore
 from vfs_volatile.abi.ioctls import VRANGE_PARTIAL, VRANGE_ZERO, vrange_priority
 from vfs_volatile.core.address_space import AddressSpace
+from vfs_volatile.core.held import present
 from vfs_volatile.core.memory import Memory
-from vfs_volatile.core.pages import PageSpan, present
+from vfs_volatile.core.pages import PageSpan
 from vfs_volatile.core.reclaim import Round
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.store.detached import DetachedFile, DetachedTmpfs

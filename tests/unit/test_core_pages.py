@@ -11,17 +11,15 @@ from hypothesis import strategies as st
 from pyroaring import BitMap
 
 from tests.support.stores import FakeDirectStore
+from vfs_volatile.core.held import first_held, held_end, present
 from vfs_volatile.core.pages import (
     LAST_PAGE,
     PageSpan,
     count,
-    first_held,
-    held_end,
     next_page,
     page_set,
     pages_covered,
     pages_touched,
-    present,
     run_end,
     run_first,
     runs,

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from vfs_volatile.core.pages import PageSpan, present
+from vfs_volatile.core.held import present
+from vfs_volatile.core.pages import PageSpan
 from vfs_volatile.store.detached import DetachedTmpfs
 from vfs_volatile.units import PAGE_SIZE
 

@@ -20,12 +20,12 @@ from pyroaring import BitMap
 
 from vfs_volatile.abi.ioctls import VRANGE_SIGBUS, VRANGE_ZERO
 from vfs_volatile.core.consent import Ballot, Process
+from vfs_volatile.core.held import held_end
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.mending import change
 from vfs_volatile.core.pages import (
     PageSpan,
     PageStore,
-    held_end,
     in_chunk,
     page_set,
     pages_covered,

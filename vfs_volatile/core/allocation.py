@@ -12,13 +12,12 @@ from functools import partial
 
 from pyroaring import BitMap
 
+from vfs_volatile.core.held import few_pages, last_few_pages
 from vfs_volatile.core.mending import change
 from vfs_volatile.core.pages import (
     MAX_BYTES,
     PageSpan,
     count,
-    few_pages,
-    last_few_pages,
     page_set,
     pages_covered,
     pages_touched,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from pyroaring import BitMap
 
 from vfs_volatile.core.allocation import Allocation, require_size
+from vfs_volatile.core.held import first_held, held_end
 from vfs_volatile.core.mending import change
 from vfs_volatile.core.pages import (
     LAST_PAGE,
@@ -21,8 +22,6 @@ from vfs_volatile.core.pages import (
     Data,
     Extent,
     PageSpan,
-    first_held,
-    held_end,
     in_memory,
     next_page,
     page_set,

@@ -273,7 +273,7 @@ def last_page(pages: BitMap, page: int, *, few: bool = False) -> int | None:
             return near
     if page >= _FAR and not few:
         end = page + 1
-        back = _reach(lambda a, b: not pages.range_cardinality(end - b, end - a), 0, end)
+        back = reach(lambda a, b: not pages.range_cardinality(end - b, end - a), 0, end)
         return page - back if back < end else None
     rank = pages.rank(page)
     return pages[rank - 1] if rank else None
@@ -281,13 +281,13 @@ def last_page(pages: BitMap, page: int, *, few: bool = False) -> int | None:
 
 def run_end(pages: BitMap, first: int) -> int:
     """The end of the run of consecutive ``pages`` that starts at ``first``; O(log run)."""
-    return _reach(pages.contains_range, first, LAST_PAGE)
+    return reach(pages.contains_range, first, LAST_PAGE)
 
 
 def run_first(pages: BitMap, last: int) -> int:
     """The start of the run of consecutive ``pages`` that ends with ``last``, one of them."""
     end = last + 1
-    return end - _reach(lambda a, b: pages.contains_range(end - b, end - a), 0, end)
+    return end - reach(lambda a, b: pages.contains_range(end - b, end - a), 0, end)
 
 
 def runs(pages: BitMap) -> Iterator[PageSpan]:
@@ -313,63 +313,7 @@ def without(span: PageSpan, pages: BitMap) -> Iterator[PageSpan]:
         first = span.end if page is None else run_end(pages, page)
 
 
-def present(store: DirectStore, span: PageSpan) -> Iterator[PageSpan]:
-    """The runs of pages of ``span`` that hold memory at this moment, in order."""
-    if not span:
-        return
-    left = store.held_in(span)
-    if left == span.end - span.first:
-        yield span
-        return
-    page = span.first
-    while left > 0 and (page := first_held(store, PageSpan(page, span.end))) < span.end:
-        end = held_end(store, PageSpan(page, span.end))
-        yield PageSpan(page, end)
-        left -= end - page
-        page = end
-
-
-def first_held(store: DirectStore, span: PageSpan) -> int:
-    """The first page of ``span`` that holds memory; its end if none does."""
-    if not span:
-        return span.end
-    touched = store.next_data(span.first)
-    end = span.end if touched is None else min(touched, span.end)
-    if end == span.first or not store.held_in(PageSpan(span.first, end)):
-        return end
-    return _reach(lambda a, b: not store.held_in(PageSpan(a, b)), span.first, end)
-
-
-def few_pages(held_in: Callable[[PageSpan], int], span: PageSpan, most: int) -> PageSpan:
-    """The first part of ``span`` in which no more than ``most`` pages, at least one, are held."""
-    left = most
-
-    def few(first: int, end: int) -> bool:
-        nonlocal left
-        found = held_in(PageSpan(first, end))
-        if found > left:
-            return False
-        left -= found
-        return True
-
-    return PageSpan(span.first, _reach(few, *span))
-
-
-def last_few_pages(held_in: Callable[[PageSpan], int], end: int, most: int) -> int:
-    """The page from which on no more than ``most`` pages, at least one, are held below ``end``."""
-
-    def mirrored(span: PageSpan) -> int:
-        return held_in(PageSpan(end - span.end, end - span.first))
-
-    return end - few_pages(mirrored, PageSpan(0, end), most).end
-
-
-def held_end(store: DirectStore, span: PageSpan) -> int:
-    """The first page of ``span`` that holds none; its end if all do."""
-    return _reach(lambda a, b: store.held_in(PageSpan(a, b)) == b - a, *span)
-
-
-def _reach(holds: Callable[[int, int], bool], first: int, end: int) -> int:
+def reach(holds: Callable[[int, int], bool], first: int, end: int) -> int:
     """Up to which page, at most ``end``, something is true of all pages from ``first`` on.
 
     ``holds``: is it true of all pages ``[a, b)``? It is asked of no page more than three times or

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pyroaring import BitMap
 
+from vfs_volatile.core.held import present
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.mending import change
 from vfs_volatile.core.pages import (
@@ -25,7 +26,6 @@ from vfs_volatile.core.pages import (
     page_set,
     pages_covered,
     pages_touched,
-    present,
     runs,
     within,
 )
