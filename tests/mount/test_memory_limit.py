@@ -179,8 +179,9 @@ def test_requests_fail_and_the_daemon_lives(mount: MountFactory, options: dict[s
 def many_mappings(paths: list[Path], count: int, stride: int) -> Iterator[subprocess.Popen[str]]:
     """A process with so many of each file."""
     program = [sys.executable, "-m", "tests.support.many_mappings", str(count), str(stride)]
+    pipe = subprocess.PIPE
     with subprocess.Popen(
-        [*program, *map(str, paths)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [*program, *map(str, paths)], cwd=ROOT, stdin=pipe, stdout=pipe, text=True
     ) as process:
         try:
             assert process.stdout is not None

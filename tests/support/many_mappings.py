@@ -1,4 +1,4 @@
-"""Maps single pages of files, privately, very often, and sleeps.
+"""Maps single pages of files, privately, very often, and sleeps until its stdin ends.
 
     python -m tests.support.many_mappings COUNT STRIDE FILE...
 
@@ -11,7 +11,6 @@ import ctypes
 import mmap
 import os
 import sys
-import time
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 LIBC.mmap.restype = ctypes.c_void_p
@@ -35,4 +34,4 @@ if __name__ == "__main__":
     for name in sys.argv[3:]:
         map_pages(name, int(sys.argv[1]), int(sys.argv[2]))
     print("mapped", flush=True)
-    time.sleep(600)
+    sys.stdin.read()

@@ -88,12 +88,14 @@ def test_a_slice_that_is_not_unmapped_is_had_again() -> None:
 
 
 JOB = """
-chain = []
+chain, over = [], False
+limited = threading.Event()
 def job():
     global chain
+    limited.wait()
     with {context}:
         try:
-            while True:
+            while not over:
                 chain = [chain]  # of small pieces: a large one may fail while there are others
         except MemoryError:
             pass
@@ -101,14 +103,16 @@ threading.stack_size(256 << 10)
 thread = threading.Thread(target=job)
 resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
 thread.start()
-limit(0)
-thread.join()
+limit(0)  # by what there is when nobody takes more
+limited.set()
 try:
+    thread.join()
     small = [[number] for number in range(20_000)]
-    print("spared")
+    left = "spared"
 except MemoryError:
-    print("nothing spared")
-chain = small = None
+    left = "nothing spared"
+over, chain, small = True, None, None  # before it is said: that needs memory
+print(left)
 """
 
 

@@ -23,15 +23,15 @@ async def run_in_thread(
     limiter: trio.CapacityLimiter | None = None,
 ) -> T:
     """trio.to_thread.run_sync. Raises OSError(EAGAIN) if there can be no thread."""
-
-    def job() -> T:
-        with doing_job():
-            return call(*arguments)
-
     for has_reserve in (True, False):
         try:
             return await trio.to_thread.run_sync(
-                job, abandon_on_cancel=abandon_on_cancel, limiter=limiter
+                _as_job,
+                call,
+                *arguments,
+                thread_name=getattr(call, "__name__", None),
+                abandon_on_cancel=abandon_on_cancel,
+                limiter=limiter,
             )
         except RuntimeError as error:
             if str(error) != _REFUSED:
@@ -39,6 +39,11 @@ async def run_in_thread(
             if not has_reserve or not make_room_for_thread():
                 break
     raise OSError(errno.EAGAIN, _REFUSED)
+
+
+def _as_job(call: Callable[..., T], *arguments: object) -> T:
+    with doing_job():
+        return call(*arguments)
 
 
 def start_needed(start: Callable[[], object]) -> None:

@@ -22,6 +22,7 @@ small file stays small (two nodes of the xarray of the memfd)."""
 CHUNKS_AT_ONCE = 32
 """So many are freed at once: up to 40 ms. What a file has more is freed after it has been cut."""
 _FEW = 4
+"""So many are freed whenever one is given back: more than come, so that none stays for long."""
 
 # <linux/falloc.h>
 _KEEP_SIZE = 0x01
