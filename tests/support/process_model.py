@@ -12,10 +12,10 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from tests.support.mappings import columns, mapping
 from vfs_volatile.processes.identity import ProcessId
 from vfs_volatile.processes.kernel import COMES_AFTER, COMES_BEFORE, SAME_MEMORY, Kernel
-from vfs_volatile.processes.maps import Found
-from vfs_volatile.units import PAGE_SIZE
+from vfs_volatile.processes.maps import Columns
 
 INO = 7
 _PIDS = range(10**8, 10**8 + 1000)
@@ -286,14 +286,13 @@ class World(Kernel):
             return SAME_MEMORY
         return COMES_BEFORE if first < second else COMES_AFTER
 
-    def _ask(self, tid: int, major: int, minor: int) -> list[Found]:
+    def _ask(self, tid: int, major: int, minor: int) -> list[Columns]:
         """A query (processes/maps.py)."""
         task = self._number(tid).task
         if task is None or task.memory is None:
             raise ProcessLookupError
-        return [
-            (0, PAGE_SIZE, page * PAGE_SIZE, INO, False) for page in sorted(task.memory.private)
-        ]
+        rows = [mapping(page, 1, INO) for page in sorted(task.memory.private)]
+        return [columns(rows)] if rows else []
 
     def _number(self, tid: int, pid: int = 0) -> Number:
         self.happen()

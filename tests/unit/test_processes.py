@@ -33,7 +33,7 @@ from vfs_volatile.processes.identity import identify, look_at, process_of_thread
 from vfs_volatile.processes.kernel import Kernel
 from vfs_volatile.processes.mappings import MappingScanner
 from vfs_volatile.processes.maps import (
-    Found,
+    Columns,
     Mapping,
     OwnMount,
     Piece,
@@ -378,7 +378,7 @@ def test_a_child_of_a_parent_that_ends_during_the_look_is_found(
     parent = stage.voter().map(file, "private")
     children: list[Voter] = []
 
-    def delayed(pid: int, major: int, minor: int) -> Iterable[Found]:
+    def delayed(pid: int, major: int, minor: int) -> Iterable[Columns]:
         if not children:
             children.append(parent.fork())
             parent.exit()
@@ -391,7 +391,7 @@ def test_a_child_of_a_parent_that_ends_during_the_look_is_found(
 def test_what_cannot_be_read_counts_as_a_private_mapper(stage: Stage, file: Path) -> None:
     hidden, other = stage.voter().map(file), stage.voter()
 
-    def refused(pid: int, major: int, minor: int) -> Iterable[Found]:
+    def refused(pid: int, major: int, minor: int) -> Iterable[Columns]:
         if pid in (hidden.pid, other.pid):
             raise PermissionError
         return query_text(pid, major, minor)
@@ -422,7 +422,7 @@ def test_processes_that_come_faster_than_the_look_block(
     monkeypatch.setattr(mappers, "_CHASE_SECONDS", 0.2)
     born: list[subprocess.Popen[bytes]] = []
 
-    def breeding(pid: int, major: int, minor: int) -> Iterable[Found]:
+    def breeding(pid: int, major: int, minor: int) -> Iterable[Columns]:
         if not born or pid == born[-1].pid:
             born.append(subprocess.Popen(["sleep", "30"]))
         return []
@@ -458,7 +458,7 @@ def test_a_process_that_stays_unreadable_is_waited_for_once_and_forgotten(
     monkeypatch.setattr(mappers, "_PATIENCE_SECONDS", 0.1)
     hidden = stage.voter().map(file)
 
-    def refused(pid: int, major: int, minor: int) -> Iterable[Found]:
+    def refused(pid: int, major: int, minor: int) -> Iterable[Columns]:
         if pid == hidden.pid:
             raise PermissionError
         return query_text(pid, major, minor)

@@ -16,11 +16,12 @@ from tests.support.waiting import PATIENCE, eventually
 from vfs_volatile.native import kcmp
 from vfs_volatile.processes.kernel import SAME_MEMORY, Kernel
 from vfs_volatile.processes.mappings import MappingScanner
-from vfs_volatile.processes.maps import Found, OwnMount, query_text
+from vfs_volatile.processes.maps import Columns, OwnMount, query_text
 from vfs_volatile.processes.openers import Openers
 
 TMPFS = "/dev/shm"
 """Any mount will do to look for mappings of its files."""
+NO_INODE = 2**60
 MOST_FILES = 2000
 """Until somebody is found asleep on a busy machine."""
 
@@ -39,24 +40,25 @@ class Looks:
         kernel = Kernel(self._query, kcmp.compare_memory)
         self.scanner = MappingScanner(OwnMount(TMPFS), kernel, only_uid=None, most_files=most_files)
 
-    def look(self) -> set[int]:
-        """The processes that have the file mapped private."""
+    def look(self, ino: int | None = None) -> set[int]:
+        """The processes that have the file, or that of another inode, mapped private."""
+        ino = self._ino if ino is None else ino
         self.asked.clear()
-        found = self.scanner.scan({self._ino: Openers()})
+        found = self.scanner.scan({ino: Openers()})
         if found.unreadable:  # on a machine where processes come faster than they are looked at
-            return self.look()
+            return self.look(ino)
         return {
             mapper.process[0]
-            for mapper in found.of(self._ino)
+            for mapper in found.of(ino)
             if mapper.private and isinstance(mapper.process, tuple)
         }
 
-    def remembers(self, *pids: int) -> bool:
+    def remembers(self, *pids: int, ino: int | None = None) -> bool:
         """Look; was none of these asked?"""
-        self.look()
+        self.look(ino)
         return self.asked.isdisjoint(pids)
 
-    def _query(self, tid: int, major: int, minor: int) -> Iterable[Found]:
+    def _query(self, tid: int, major: int, minor: int) -> Iterable[Columns]:
         self.asked.add(tid)
         return query_text(tid, major, minor)
 
@@ -88,6 +90,15 @@ def test_a_sleeping_process_is_remembered(looks: Looks, start: Callable[[], Slee
     for _ in range(3):
         assert looks.look() == {with_it.pid}
         assert looks.asked.isdisjoint({with_it.pid, without.pid})
+
+
+def test_all_files_of_a_sleeper_are_remembered(looks: Looks, start: Callable[[], Sleeper]) -> None:
+    """Also those that nobody looked for when it was asked."""
+    sleeper = start()
+    sleeper.does("m")
+    assert eventually(lambda: looks.remembers(sleeper.pid, ino=NO_INODE), PATIENCE)
+    assert looks.look() == {sleeper.pid}
+    assert sleeper.pid not in looks.asked
 
 
 def test_it_takes_a_look_more(looks: Looks, start: Callable[[], Sleeper]) -> None:

@@ -27,8 +27,7 @@ ffi.cdef(
     int fuse_reply_buf(fuse_req_t req, const char *buf, size_t size);
 
     struct procmap_found {
-        uint64_t start, end, offset, ino;
-        int shared;
+        uint64_t start, end, offset, ino, shared;
     };
     int procmap_find(int fd, unsigned major, unsigned minor, uint64_t *at,
                      struct procmap_found *found, int room);

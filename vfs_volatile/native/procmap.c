@@ -21,8 +21,7 @@ struct procmap_query_ {
 #define PROCMAP_FILE_BACKED_ 0x20
 
 struct procmap_found {
-	uint64_t start, end, offset, ino;
-	int shared;
+	uint64_t start, end, offset, ino, shared;
 };
 
 /*

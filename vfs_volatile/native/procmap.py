@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Iterator
 
 from vfs_volatile.native.library import ffi, lib
 
-_ROOM = 256
-_FOUND = struct.Struct("=QQQQi4x")
-"""struct procmap_found of procmap.c."""
-_SIZE = _FOUND.size
+_ROOM = 1000
+_FIELDS = 5
+"""Of struct procmap_found (procmap.c), 64 bits each."""
 
-Found = tuple[int, int, int, int, bool]
-"""A mapping: start and end address, offset into the file in bytes, inode, shared?"""
+Columns = tuple[list[int], list[int], list[int], list[int], list[int]]
+"""Mappings: start and end addresses, offsets into the files in bytes, inodes, 1 where shared."""
 
 
 def available() -> bool:
@@ -26,8 +24,8 @@ def available() -> bool:
     return True
 
 
-def query(pid: int, major: int, minor: int) -> Iterator[Found]:
-    """The mappings of files of a device in a process, by address.
+def query(pid: int, major: int, minor: int) -> Iterator[Columns]:
+    """The mappings of files of a device in a process, by address, up to a thousand at a time.
 
     Raises OSError: ENOENT or ESRCH (no such process), EACCES (not to be looked at), ENOTTY (an
     older kernel).
@@ -36,13 +34,17 @@ def query(pid: int, major: int, minor: int) -> Iterator[Found]:
     try:
         at = ffi.new("uint64_t *")
         found = ffi.new("struct procmap_found[]", _ROOM)
-        memory = memoryview(ffi.buffer(found))
+        fields = memoryview(ffi.buffer(found)).cast("B").cast("Q")
         while True:
             count = lib.procmap_find(fd, major, minor, at, found, _ROOM)
             if count < 0:
                 raise OSError(-count, os.strerror(-count))
-            for start, end, offset, ino, shared in _FOUND.iter_unpack(memory[: count * _SIZE]):
-                yield start, end, offset, ino, bool(shared)
+            if count:
+                rows = fields[: count * _FIELDS]
+                starts, ends, offsets, inodes, shared = (
+                    rows[field::_FIELDS].tolist() for field in range(_FIELDS)
+                )
+                yield starts, ends, offsets, inodes, shared
             if not at[0]:
                 return
     finally:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Set
 from dataclasses import dataclass, field
 
 from vfs_volatile.core.consent import Mapper
@@ -145,8 +145,9 @@ class MappingScanner:
             found.add(ino, _unknown())
 
     def _ask(self, pid: int, opened: Opened, found: Mappers, sleepers: Sleepers) -> Mapped:
+        remembered = sleepers.will_keep(pid)
         try:
-            mapped = self._mapped_by(pid, found)
+            mapped = self._mapped_by(pid, found, None if remembered else opened.keys())
         except PermissionError:
             suspects = self._files_it_may_map(pid, opened)
             if suspects and self._becomes_readable(pid, found):
@@ -154,7 +155,8 @@ class MappingScanner:
             if suspects:
                 found.unreadable.add(pid)
             return Mapped([(ino, _unknown(pid)) for ino in suspects])
-        sleepers.learn(pid, mapped)
+        if remembered:
+            sleepers.learn(pid, mapped)
         return mapped
 
     def skip(self, pid: int) -> None:
@@ -165,8 +167,10 @@ class MappingScanner:
         """
         self._hung.add(pid)
 
-    def _mapped_by(self, pid: int, found: Mappers) -> Mapped:
+    def _mapped_by(self, pid: int, found: Mappers, wanted: Set[int] | None) -> Mapped:
         """A process's mappings of our files, also if its first thread has ended before others.
+
+        ``wanted``: the inodes that are looked for, if not all are.
 
         Raises PermissionError.
         """
@@ -174,16 +178,16 @@ class MappingScanner:
             raise PermissionError
         found.asking = pid, time.monotonic()
         try:
-            return self._query(pid)
+            return self._query(pid, wanted)
         finally:
             found.asking = None
             self._hung.discard(pid)
 
-    def _query(self, pid: int) -> Mapped:
+    def _query(self, pid: int, wanted: Set[int] | None) -> Mapped:
         for tid in self._kernel.threads(pid):
             try:
                 found = self._kernel.query(tid, *self._mount.numbers)
-                folds = fold(found, self._kernel.require_memory)
+                folds = fold(found, self._kernel.require_memory, wanted)
             except (FileNotFoundError, ProcessLookupError):
                 continue
             return mapped_by(self._kernel.identify(pid), pid, folds) if folds else Mapped()
@@ -209,7 +213,7 @@ class MappingScanner:
             time.sleep(_RETRY_SECONDS)  # in a worker thread
             found.waited += time.monotonic() - began
             try:
-                self._mapped_by(pid, found)
+                self._mapped_by(pid, found, frozenset())
             except PermissionError:
                 continue
             return True

@@ -6,6 +6,7 @@ import errno
 import functools
 import re
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from vfs_volatile.core.pages import PageSpan
@@ -16,6 +17,11 @@ from vfs_volatile.units import PAGE_SIZE
 _LINE = re.compile(
     rb"^([0-9a-f]+)-([0-9a-f]+) .(.).([sp]) ([0-9a-f]+) ([0-9a-f]+:[0-9a-f]+) (\d+)", re.MULTILINE
 )
+_LINE_OF = rb"^([0-9a-f]+)-([0-9a-f]+) ...([sp]) ([0-9a-f]+) %b (\d+)"
+"""Of files of one device."""
+
+AT_ONCE = 1000
+"""Mappings that a :data:`Query` finds at a time."""
 
 Device = bytes
 """A device as ``maps`` writes it: ``00:2e``."""
@@ -33,12 +39,14 @@ class Mapping(NamedTuple):
     ino: int
 
 
-Found = tuple[int, int, int, int, bool]
-"""A mapping: start and end address, offset into the file in bytes, inode, shared?"""
+Columns = tuple[list[int], list[int], list[int], list[int], list[int]]
+"""Mappings: the start and end addresses of all, the offsets into the files in bytes, the inodes, 1
+for those that are shared, else 0. There may be very many, and so none has an object of its own.
+"""
 
-Query = Callable[[int, int, int], Iterable[Found]]
+Query = Callable[[int, int, int], Iterable[Columns]]
 """``query(tid, major, minor)``: the mappings of files of that device in the memory of a thread, one
-after the other: they may be very many.
+to AT_ONCE at a time.
 
 Raises ProcessLookupError or FileNotFoundError (no such thread, or it has no memory),
 PermissionError (it may not be looked at).
@@ -111,15 +119,22 @@ def parse_maps(text: bytes) -> Iterator[Mapping]:
         )
 
 
-def query_text(tid: int, major: int, minor: int) -> Iterator[Found]:
+def query_text(tid: int, major: int, minor: int) -> Iterator[Columns]:
     """A :data:`Query` that any kernel answers: from the text of ``maps``."""
     text = read_maps(tid)
     device = device_name(major, minor)
     if device not in text:
         return
-    for found in parse_maps(text):
-        if found.device == device:
-            yield found.start, found.end, found.offset, found.ino, found.shared
+    matches = re.finditer(_LINE_OF % re.escape(device), text, re.MULTILINE)
+    while rows := [match.groups() for match in islice(matches, AT_ONCE)]:
+        starts, ends, shared, offsets, inodes = zip(*rows, strict=True)
+        yield (
+            [int(start, 16) for start in starts],
+            [int(end, 16) for end in ends],
+            [int(offset, 16) for offset in offsets],
+            [int(ino) for ino in inodes],
+            [int(each == b"s") for each in shared],
+        )
 
 
 def pieces_at(mappings: Iterable[Mapping], address: int, length: int) -> list[Piece]:

@@ -71,14 +71,18 @@ class Sleepers:
             self._find_alone(asleep, seen | pids)
         return found
 
+    def will_keep(self, pid: int) -> bool:
+        """Is what a process answers now to be told to :meth:`learn`?"""
+        sleeper = self._known.get(pid)
+        return sleeper is not None and sleeper.alone and self._bytes < _MOST_BYTES
+
     def learn(self, pid: int, mapped: Mapped) -> None:
-        """What a process answered that was asked after :meth:`recall`.
+        """All that a process has mapped, as it answered after :meth:`recall`.
 
         If it has run meanwhile, the next look will notice.
         """
-        sleeper = self._known.get(pid)
-        if sleeper and sleeper.alone and self._bytes + mapped.size <= _MOST_BYTES:
-            sleeper.mapped = mapped
+        if self._bytes + mapped.size <= _MOST_BYTES:
+            self._known[pid].mapped = mapped
             self._bytes += mapped.size
 
     def retain(self, pids: set[int]) -> None:
