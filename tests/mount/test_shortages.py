@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import resource
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.parity.sides import attempt, in_child
+from tests.support import fvrange as calls
 from tests.support.errnos import errno_of
 from tests.support.fvrange import PAGE
 from tests.support.mount import ROOT, MountFactory, command
 from tests.support.mountinfo import is_mounted
+from tests.support.ordinary_user import become_nobody, mount_of_a_user
 from tests.support.voter import Stage
 from tests.support.waiting import PATIENCE, eventually
 from vfs_volatile import VRANGE_NONVOLATILE, VRANGE_VOLATILE, fvrange
@@ -21,6 +26,7 @@ from vfs_volatile import VRANGE_NONVOLATILE, VRANGE_VOLATILE, fvrange
 DESCRIPTORS = 64
 FILES = 3 * DESCRIPTORS
 GIB = 1 << 30
+FEW_SECONDS = 30
 
 
 @pytest.mark.parametrize("options", [{}, {"access": "zero"}], ids=["cached", "passthrough"])
@@ -101,3 +107,44 @@ def test_without_threads_there_is_no_mount(tmp_path: Path, foreground: list[str]
     assert done.stderr.startswith("vfs-volatile: no thread can be started; see the limits")
     assert done.stderr.count("\n") == 1
     assert not is_mounted(tmp_path)
+
+
+def made(path: Path) -> int:
+    """Four pages, all volatile."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT)
+    os.pwrite(fd, b"x" * 4 * PAGE, 0)
+    calls.mark(fd)
+    return fd
+
+
+def use_without_threads(here: Path, daemon: int) -> list[object]:
+    """All that purges, each of a file of its own."""
+    become_nobody()
+    resource.prlimit(daemon, resource.RLIMIT_NPROC, (1, 1))  # less than it has already
+    signal.alarm(FEW_SECONDS)  # the end of who waits without end
+    seen: list[object] = []
+    for held in (False, True):
+        for way in ("alone", "all", "budget"):
+            path = here / f"{way} {held}"
+            fd = made(path)
+            if not held:
+                os.close(fd)
+            if way == "alone":
+                os.setxattr(path, "user.fvrange.purge", b"all")
+            elif way == "all":
+                os.setxattr(here, "user.vfs_volatile.purge", b"all")
+            else:
+                os.setxattr(here, "user.vfs_volatile.budget", b"0")
+                assert eventually(lambda: os.getxattr(here, "user.vfs_volatile.resident") == b"0")
+                os.setxattr(here, "user.vfs_volatile.budget", b"64M")
+            if not held:
+                fd = os.open(path, os.O_RDWR)
+            seen.append((attempt(os.pread, fd, 1, 0), calls.unmark(fd), os.pread(fd, 1, 0)))
+    return seen
+
+
+def test_a_purge_needs_no_new_thread(tmp_path: Path) -> None:
+    """Of a user who may have no more."""
+    with mount_of_a_user() as (directory, daemon):
+        seen = in_child(lambda: use_without_threads(directory, daemon))
+    assert seen == [("ENODATA", 4 * PAGE, b"\0")] * 6

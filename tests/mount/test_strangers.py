@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import json
 import mmap
 import os
-import pwd
-import stat
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,9 +16,10 @@ from tests.support import fvrange
 from tests.support.acls import ACCESS, DEFAULT, acl
 from tests.support.files import VFile
 from tests.support.fvrange import PAGE
-from tests.support.mount import LONG_DEADLINE, REST, ROOT, Mount, MountFactory, run
+from tests.support.mount import LONG_DEADLINE, REST, Mount, MountFactory, run
 from tests.support.mountinfo import is_mounted
-from tests.support.waiting import PATIENCE, eventually
+from tests.support.ordinary_user import become_nobody, mount_of_a_user
+from tests.support.waiting import eventually
 from tests.support.watchdog import Watchdog
 from vfs_volatile.abi.ioctls import FVRANGE_IOC_MVRANGE, FvrangeArgs
 from vfs_volatile.client.mapped import mvrange
@@ -222,64 +218,10 @@ def test_a_link_of_somebody_else_is_not_followed(tmp_path: Path) -> None:
     assert run("umount", link).returncode == 0
 
 
-PR_SET_DUMPABLE = 4
-NOBODY = pwd.getpwnam("nobody").pw_uid
-"""fusermount3 wants to know the name of who mounts."""
-SERVE = """
-import sys
-from tests.mount.test_strangers import become_nobody
-from vfs_volatile.cli.mount_checks import check_fuse, check_mountpoint
-from vfs_volatile.core.semantics import PRESETS
-from vfs_volatile.daemon.config import MountConfig
-from vfs_volatile.daemon.server import serve
-directory = sys.argv[1]
-become_nobody()
-check_mountpoint(directory, directory)
-check_fuse(allow_other=False)
-config = MountConfig(directory, budget=1 << 26, size=1 << 26, semantics=PRESETS["kim"])
-serve(config, lambda: print("ready", directory, flush=True))
-"""
-"""Loads all before it becomes a user: the interpreter may lie in a directory of root's."""
-
-
-def become_nobody() -> None:
-    """As a program that an ordinary user has started: /proc shows it to its user."""
-    os.setgroups([])
-    os.setresgid(NOBODY, NOBODY, NOBODY)
-    os.setresuid(NOBODY, NOBODY, NOBODY)
-    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1)
-
-
 @pytest.fixture
 def of_a_user() -> Iterator[Path]:
-    """The mount of an ordinary user. /dev/fuse is open to all meanwhile, as on most machines."""
-    device = Path("/dev/fuse")
-    before = stat.S_IMODE(device.stat().st_mode)
-    directory = Path("/tmp") / f"vfs-volatile-of-a-user-{os.getpid()}"
-    directory.mkdir()
-    os.chown(directory, NOBODY, NOBODY)
-    device.chmod(0o666)
-    daemon = subprocess.Popen(
-        [sys.executable, "-c", SERVE, directory],
-        cwd=ROOT, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        assert daemon.stdout is not None
-        assert daemon.stdout.readline() == f"ready {directory}\n"
+    with mount_of_a_user() as (directory, _):
         yield directory
-        daemon.terminate()
-        assert daemon.wait(timeout=PATIENCE) == 0
-        assert not is_mounted(directory)
-    finally:
-        device.chmod(before)
-        if daemon.stdout is not None:
-            daemon.stdout.close()
-        if daemon.poll() is None:
-            daemon.kill()
-            daemon.wait(timeout=PATIENCE)
-        if is_mounted(directory):
-            subprocess.run(["umount", "-l", directory], check=False, timeout=PATIENCE)
-        directory.rmdir()
 
 
 def use(here: Path) -> list[object]:

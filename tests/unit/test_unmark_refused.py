@@ -17,6 +17,7 @@ from vfs_volatile.core.ranges import AT_ONCE
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.fs.drains import Drains
 from vfs_volatile.fs.purges import Part, Purges
+from vfs_volatile.fs.threads import Standby
 from vfs_volatile.native import requests
 
 STEPS = 3
@@ -39,7 +40,8 @@ def many(behavior: int) -> File:
 
 def purges(memory: Memory, invalidate: Callable[[int, int, int], None]) -> Purges:
     """As far as an unmark needs it."""
-    return Purges(memory, Drains(invalidate), None, None, None)  # type: ignore[arg-type]
+    drains = Drains(invalidate, Standby())
+    return Purges(memory, drains, None, None, None)  # type: ignore[arg-type]
 
 
 def purged_pages(file: File) -> set[int]:

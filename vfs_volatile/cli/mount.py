@@ -167,7 +167,11 @@ def mount(
     from vfs_volatile.daemon.server import serve  # here: trio and pyfuse3 are slow to load
 
     with logs.written(config.log_format, to_syslog=detached):
-        serve(config, on_ready)
+        has_gone = serve(config, on_ready)
+    if not has_gone:
+        from vfs_volatile.cli.unmounting import end_in_unmounting
+
+        end_in_unmounting(config.mountpoint)
 
 
 def umount(

@@ -48,6 +48,7 @@ from vfs_volatile.fs.polls import Polls
 from vfs_volatile.fs.purges import Purges
 from vfs_volatile.fs.ranking import Ranking
 from vfs_volatile.fs.remains import Leftovers, clear_away
+from vfs_volatile.fs.threads import Standby
 from vfs_volatile.fs.tree import ROOT, Tree
 from vfs_volatile.mountinfo import find_mount
 from vfs_volatile.native.shortage import require_spare
@@ -80,15 +81,17 @@ _MOST_FILES = 4096
 """Open files by which sleeping processes are followed, one for each thread."""
 
 
-def serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
+def serve(config: MountConfig, on_ready: Callable[[], None]) -> bool:
     """Mount, call ``on_ready``, and serve until unmounted or told to stop by SIGTERM or SIGINT.
 
-    Raises UserError if the mount cannot be made; ends the process if the daemon has a bug.
+    Returns whether the mount has gone: to take it out a user needs one more process (fusermount3),
+    and there may be none. Raises UserError if the mount cannot be made; ends the process if the
+    daemon has a bug.
     """
     _calm_collector()
     shim.keep_reserve()
     try:
-        trio.run(_serve, config, on_ready)
+        return trio.run(_serve, config, on_ready)
     except UserError:
         raise
     except Exception as failure:
@@ -99,7 +102,7 @@ def serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
         raise SystemExit(1) from None
 
 
-async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
+async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> bool:
     triggers = Triggers() if config.pressure else None
     metrics = _metrics_server(config.metrics) if config.metrics else None
     purger = Purger(shim.set_hurry)
@@ -123,13 +126,12 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
     polls = Polls()
     journal = Journal(tree.inodes)
     news = News(tree.inodes, journal, polls)
-    looks = Looks(tree.inodes, rules, _scanner(config, own), electorate)
+    looks = Looks(tree.inodes, rules, _scanner(config, own), electorate, _standby())
     direct = DirectFiles(
         memory, tmpfs, why_not, tree.inodes, lambda ino: shim.invalidate(ino, -1, 0)
     )
-    purges = Purges(
-        memory, Drains(shim.invalidate), looks, news, Anonymous(memory, journal), direct.count
-    )
+    drains = Drains(shim.invalidate, _standby())
+    purges = Purges(memory, drains, looks, news, Anonymous(memory, journal), direct.count)
     aids = DebugAids(purges)
     addressed = Addressed(own, rules, tree.inodes, purges, electorate, journal, aids)
     ranking = Ranking(tree.inodes, purges.anonymous.attachments)
@@ -171,6 +173,8 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> None:
         if tmpfs is not None:
             tmpfs.close()
         log.info("unmounted %s", config.mountpoint)
+    # If others have taken it out, there may be a new one at the same place, of the same number.
+    return not (purging.cancel_called and own.is_there())
 
 
 def _wake_at_once(purger: Purger) -> None:
@@ -246,6 +250,13 @@ def _facts(rules: Semantics, electorate: Electorate, triggers: Triggers | None) 
     facts = {rule: str(choice) for rule, choice in asdict(rules).items()}
     facts["pressure"] = "off" if triggers is None else " and ".join(triggers.watched)
     return {**facts, "processes": electorate.view} if rules.votes else facts
+
+
+def _standby() -> Standby:
+    """Raises UserError if there can be none."""
+    standby = Standby()
+    standby.start()
+    return standby
 
 
 def _arena() -> Arena:

@@ -2,7 +2,7 @@
 
 Everything here runs on the trio thread but the telling of the kernel, which runs in a thread: it
 waits for requests that this thread must answer. A purge is half done until the kernel has
-answered, so it goes on also if whoever waits for it is cancelled.
+answered, so it goes on also if whoever waits for it is cancelled, and if there can be no thread.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vfs_volatile.core.durations import Durations
 from vfs_volatile.core.pages import runs
 from vfs_volatile.core.range_state import Drain
 from vfs_volatile.errors import REFUSALS, refusal_text
-from vfs_volatile.fs.threads import run_in_thread
+from vfs_volatile.fs.threads import NoThreadError, Standby, run_in_thread
 from vfs_volatile.units import PAGE_SIZE
 
 log = logging.getLogger(__name__)
@@ -43,8 +43,10 @@ class Notice(NamedTuple):
 class Drains:
     """Ends all purges of a mount that were begun."""
 
-    def __init__(self, invalidate: Invalidate) -> None:
+    def __init__(self, invalidate: Invalidate, standby: Standby) -> None:
+        # -- dependencies --
         self._invalidate = invalidate
+        self._standby = standby
         # -- mutable --
         self.pages = 0
         """That were dropped here, while the kernel may still hold its copy."""
@@ -158,12 +160,21 @@ class Drains:
         said = False
         while left:
             try:
-                await run_in_thread(self._invalidate_all, left)
+                await self._in_thread(left)
             except REFUSALS as error:
                 if not said:
                     log.warning("the kernel is told of a purge later: %s", refusal_text(error))
                 said = True
                 await trio.sleep(_AGAIN_SECONDS)
+
+    async def _in_thread(self, left: list[Notice]) -> None:
+        """In one of its own if there can be one: so a page that somebody keeps locked, should that
+        ever last, holds up nothing but this.
+        """
+        try:
+            await run_in_thread(self._invalidate_all, left)
+        except NoThreadError:
+            await self._standby.run(self._invalidate_all, left)
 
     def _invalidate_all(self, left: list[Notice]) -> None:
         """From the last to the first; takes out what has been told. Raises OSError for others."""

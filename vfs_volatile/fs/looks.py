@@ -16,7 +16,7 @@ from vfs_volatile.core.semantics import Semantics
 from vfs_volatile.errors import REFUSALS
 from vfs_volatile.fs.electorate import Electorate
 from vfs_volatile.fs.inode import Inode
-from vfs_volatile.fs.threads import run_in_thread
+from vfs_volatile.fs.threads import NoThreadError, Standby, run_in_thread
 from vfs_volatile.native.shortage import require_spare
 from vfs_volatile.processes.mappings import Mappers, MappingScanner, Opened
 
@@ -37,13 +37,18 @@ class Looks:
         rules: Semantics,
         scanner: MappingScanner,
         electorate: Electorate,
+        standby: Standby,
     ) -> None:
+        """``standby``: of its own, a process can make it wait for as long as it likes."""
         # -- dependencies --
         self._inodes = inodes
         self._rules = rules
         self._scanner = scanner
         self._electorate = electorate
+        self._standby = standby
         # -- mutable --
+        self._turn = trio.Lock()
+        """To look in that thread; nobody who has it waits for one process longer than he may."""
         self._threads = trio.CapacityLimiter(_MOST_LOOKS)
         """Of their own, so that the kernel can be told of a purge whatever looks wait for."""
         self.durations = Durations()
@@ -89,13 +94,7 @@ class Looks:
             async def scan(found: Mappers = found) -> None:
                 nonlocal done, refused
                 try:
-                    await run_in_thread(
-                        self._scanner.scan,
-                        opened,
-                        found,
-                        abandon_on_cancel=True,
-                        limiter=self._threads,
-                    )
+                    await self._scan(opened, found)
                     done = True
                 except REFUSALS as error:
                     refused = error  # raised below: a nursery would put it in a group
@@ -110,6 +109,17 @@ class Looks:
             if done:
                 return found
             patience = _MORE_SECONDS
+
+    async def _scan(self, opened: Opened, found: Mappers) -> None:
+        """In a thread of its own if there can be one."""
+        scan = self._scanner.scan
+        try:
+            await run_in_thread(scan, opened, found, abandon_on_cancel=True, limiter=self._threads)
+        except NoThreadError:
+            async with self._turn:
+                if self._standby.is_busy:
+                    raise  # with a look that was given up
+                await self._standby.run(scan, opened, found, abandon_on_cancel=True)
 
     def _objections(self, space: AddressSpace, mappers: list[Mapper]) -> list[Objection]:
         if not mappers and not space.ballots:

@@ -90,6 +90,11 @@ class OwnMount:
         """Its device. Not to be asked before the mount was made."""
         return device_name(*self.numbers)
 
+    def is_there(self) -> bool:
+        """Or has it been taken out?"""
+        mount = find_mount(self._mountpoint)
+        return mount is not None and mount.device == self.numbers
+
 
 def read_maps(pid: int) -> bytes:
     """The text of ``/proc/PID/maps``; ``pid`` may be a thread.
