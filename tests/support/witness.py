@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from vfs_volatile.core.address_space import AddressSpace
+from vfs_volatile.core.byte_spans import ByteSpan
 from vfs_volatile.core.range_state import Drain
-from vfs_volatile.core.residency import ByteSpan
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.units import PAGE_SIZE
 

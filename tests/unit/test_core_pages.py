@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pyroaring import BitMap
 
 from tests.support.stores import FakeDirectStore
+from vfs_volatile.core.byte_spans import pages_covered, pages_touched, whole_pages
 from vfs_volatile.core.held import first_held, held_end, present
 from vfs_volatile.core.pages import (
     LAST_PAGE,
@@ -18,12 +19,9 @@ from vfs_volatile.core.pages import (
     count,
     next_page,
     page_set,
-    pages_covered,
-    pages_touched,
     run_end,
     run_first,
     runs,
-    whole_pages,
     without,
 )
 from vfs_volatile.core.ranges import RangeMap

@@ -16,7 +16,8 @@ from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.ranges import AT_ONCE
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.fs.drains import Drains
-from vfs_volatile.fs.purges import Part, Purges
+from vfs_volatile.fs.parts import Part
+from vfs_volatile.fs.purges import Purges
 from vfs_volatile.fs.threads import Standby
 from vfs_volatile.native import requests
 

@@ -19,20 +19,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pyroaring import BitMap
 
 from vfs_volatile.abi.ioctls import VRANGE_SIGBUS, VRANGE_ZERO
+from vfs_volatile.core.byte_spans import pages_covered
 from vfs_volatile.core.consent import Ballot, Process
 from vfs_volatile.core.held import held_end
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.mending import change
-from vfs_volatile.core.pages import (
-    PageSpan,
-    PageStore,
-    in_chunk,
-    page_set,
-    pages_covered,
-    runs,
-    within,
-    without,
-)
+from vfs_volatile.core.pages import PageSpan, PageStore, in_chunk, page_set, runs, within, without
 from vfs_volatile.core.range_state import Drain
 from vfs_volatile.core.ranges import AT_ONCE, VolatileRange
 from vfs_volatile.core.unmarking import Unmarking

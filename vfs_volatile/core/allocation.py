@@ -12,19 +12,11 @@ from functools import partial
 
 from pyroaring import BitMap
 
+from vfs_volatile.core.byte_spans import ByteSpan, pages_covered, pages_touched
 from vfs_volatile.core.held import few_pages, last_few_pages
 from vfs_volatile.core.mending import change
-from vfs_volatile.core.pages import (
-    MAX_BYTES,
-    PageSpan,
-    count,
-    page_set,
-    pages_covered,
-    pages_touched,
-    runs,
-    within,
-)
-from vfs_volatile.core.residency import ByteSpan, Residency
+from vfs_volatile.core.pages import MAX_BYTES, PageSpan, count, page_set, runs, within
+from vfs_volatile.core.residency import Residency
 from vfs_volatile.errors import REFUSALS, SyscallError
 from vfs_volatile.units import PAGE_SIZE, pages_for
 

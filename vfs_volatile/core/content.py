@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from pyroaring import BitMap
 
 from vfs_volatile.core.allocation import Allocation, require_size
+from vfs_volatile.core.byte_spans import pages_covered, pages_touched
 from vfs_volatile.core.held import first_held, held_end
 from vfs_volatile.core.mending import change
 from vfs_volatile.core.pages import (
@@ -25,8 +26,6 @@ from vfs_volatile.core.pages import (
     in_memory,
     next_page,
     page_set,
-    pages_covered,
-    pages_touched,
     run_end,
     runs,
 )

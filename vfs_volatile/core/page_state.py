@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, pairwise
 from operator import add, le
 from typing import NamedTuple
 
 from pyroaring import BitMap
 
+from vfs_volatile.core.byte_spans import ByteSpan, bytes_of, clip, pages_touched, whole_pages
 from vfs_volatile.core.content import Content
-from vfs_volatile.core.pages import PageSpan, runs, whole_pages
-from vfs_volatile.core.residency import ByteSpan
+from vfs_volatile.core.pages import PageSpan, count, runs
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.units import PAGE_SIZE
 
@@ -58,6 +59,22 @@ class PageState(Content):
         """How many bytes of the range are purged."""
         purged = self.volatility.purged
         return self.bytes_in(purged, start, length) if purged else 0
+
+    def purged_in_each(self, spans: Sequence[ByteSpan]) -> list[int]:
+        """:meth:`purged_bytes` of each; however they overlap, no page is counted twice for it."""
+        purged, size = self.volatility.purged, self.size
+        if not purged:
+            return [0] * len(spans)
+        clipped = [clip(*span, size) for span in spans]
+        clipped = [span if span[0] < span[1] else (0, 0) for span in clipped]
+        met = [pages_touched(*span) for span in clipped]
+        borders = sorted({page for span in met for page in span})
+        between = (count(purged, PageSpan(*each)) for each in pairwise(borders))
+        before = dict(zip(borders, accumulate(between, initial=0), strict=True))
+        return [
+            bytes_of(purged, span, before[pages.end] - before[pages.first])
+            for span, pages in zip(clipped, met, strict=True)
+        ]
 
     def _purged_in(self, starts: Sequence[int], lengths: Sequence[int]) -> list[int]:
         """:meth:`purged_bytes` of many, which are in order."""

@@ -1,16 +1,14 @@
-"""Sets of pages, spans of bytes as pages, and the store that page data lives in."""
+"""Sets of pages, and the store that page data lives in."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import reduce
-from operator import or_
 from typing import NamedTuple, Protocol
 
 from pyroaring import BitMap
 
-from vfs_volatile.units import PAGE_SIZE, pages_for
+from vfs_volatile.units import PAGE_SIZE
 
 LAST_PAGE = 1 << 32
 """One past the highest page of any file: page numbers are 32 bits, as in ext4."""
@@ -145,32 +143,9 @@ class DirectStore(PageStore, Protocol):
         """Hold zeroed memory for absent pages; those that are there stay from now on."""
 
 
-def pages_touched(start: int, end: int) -> PageSpan:
-    """The pages that bytes ``[start, end)`` meet."""
-    return PageSpan(start // PAGE_SIZE, pages_for(end))
-
-
-def pages_covered(start: int, end: int, size: int) -> PageSpan:
-    """The pages that bytes ``[start, end)`` cover whole, in a file of ``size`` bytes.
-
-    The last page of the file counts as whole when the bytes reach the end of the file.
-    """
-    return PageSpan(pages_for(start), pages_for(end) if end >= size else end // PAGE_SIZE)
-
-
 def in_chunk(page: int, end: int) -> PageSpan:
     """The pages from ``page`` to the end of its chunk, or to ``end`` if that comes first."""
     return PageSpan(page, min(end, (page // CHUNK_PAGES + 1) * CHUNK_PAGES))
-
-
-def whole_pages(starts: Sequence[int], ends: Sequence[int]) -> tuple[list[int], list[int]] | None:
-    """Pages ``[first, end)`` of many spans of bytes; None unless all of them are of whole pages.
-
-    Such a span meets the pages that it covers. Without a call for each: they may be hundreds.
-    """
-    if (reduce(or_, starts, 0) | reduce(or_, ends, 0)) % PAGE_SIZE:
-        return None
-    return [start // PAGE_SIZE for start in starts], [end // PAGE_SIZE for end in ends]
 
 
 def page_set(span: PageSpan) -> BitMap:

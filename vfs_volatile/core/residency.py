@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pyroaring import BitMap
 
+from vfs_volatile.core.byte_spans import ByteSpan, bytes_of, clip, pages_covered, pages_touched
 from vfs_volatile.core.held import present
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.mending import change
@@ -24,8 +25,6 @@ from vfs_volatile.core.pages import (
     in_chunk,
     next_page,
     page_set,
-    pages_covered,
-    pages_touched,
     runs,
     within,
 )
@@ -34,9 +33,6 @@ from vfs_volatile.units import PAGE_SIZE, pages_for
 
 if TYPE_CHECKING:
     from vfs_volatile.core.volatility import Volatility
-
-ByteSpan = tuple[int, int]
-"""(start, length) in bytes."""
 
 
 class Residency(ABC):
@@ -169,18 +165,11 @@ class Residency(ABC):
         start, end = self._clip(start, length)
         if start >= end or not pages:
             return 0
-        span = pages_touched(start, end)
-        found = count(pages, span) * PAGE_SIZE
-        if span.first in pages:
-            found -= start - span.first * PAGE_SIZE
-        if span.end - 1 in pages:
-            found -= span.end * PAGE_SIZE - end
-        return found
+        return bytes_of(pages, (start, end), count(pages, pages_touched(start, end)))
 
     def _clip(self, start: int, length: int) -> ByteSpan:
         """(start, end) in bytes within the file; length 0 reaches to its end."""
-        size = self.size
-        return start, start + length if length and start + length < size else size
+        return clip(start, length, self.size)
 
     def _bytes(self, span: PageSpan) -> ByteSpan:
         start = span.first * PAGE_SIZE

@@ -18,7 +18,7 @@ from vfs_volatile.core.purged import forget_together
 
 if TYPE_CHECKING:
     from vfs_volatile.core.address_space import AddressSpace
-    from vfs_volatile.core.residency import ByteSpan
+    from vfs_volatile.core.byte_spans import ByteSpan
     from vfs_volatile.core.unmarking import Unmarking
 
 

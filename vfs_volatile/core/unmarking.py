@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 
 from pyroaring import BitMap
 
+from vfs_volatile.core.byte_spans import ByteSpan, pages_touched
 from vfs_volatile.core.mending import change
 from vfs_volatile.core.page_state import PageState
-from vfs_volatile.core.pages import PageSpan, any_in, merged, pages_touched, runs, within
-from vfs_volatile.core.residency import ByteSpan
+from vfs_volatile.core.pages import PageSpan, any_in, merged, runs, within
 from vfs_volatile.core.telling import tell
 
 _FEW_PAGES = 256

@@ -17,7 +17,8 @@ from vfs_volatile.fs.aids import DebugAids
 from vfs_volatile.fs.electorate import Electorate
 from vfs_volatile.fs.inode import Handle, Inode
 from vfs_volatile.fs.journal import Journal
-from vfs_volatile.fs.purges import Part, Purges, batches, merged_parts
+from vfs_volatile.fs.parts import Part, batches, merged_parts, take
+from vfs_volatile.fs.purges import Purges
 from vfs_volatile.fs.threads import run_in_thread
 from vfs_volatile.native.requests import will_be_answered
 from vfs_volatile.native.shortage import require_memory, require_spare
@@ -118,17 +119,12 @@ class Addressed:
     async def _agree(
         self, process: ProcessId, parts: list[Part], spaces: set[AddressSpace], behavior: int
     ) -> list[int]:
-        purged = []
         self._comes_to_vote(process, spaces)
-        for number, (space, span) in enumerate(parts, 1):
-            steps = space.votes.agreeing(process, *span, behavior)
-            next(steps, None)
-            for _ in steps:
-                await self._next_step(process, spaces)
-            purged.append(space.purged_bytes(*span))
-            if number % AT_ONCE == 0:
-                await self._next_step(process, spaces)
-        return purged
+        return await take(
+            parts,
+            lambda space, span: space.votes.agreeing(process, *span, behavior),
+            lambda: self._next_step(process, spaces),
+        )
 
     async def _next_step(self, process: ProcessId, spaces: set[AddressSpace]) -> None:
         await trio.lowlevel.checkpoint()

@@ -8,7 +8,8 @@ from __future__ import annotations
 import trio
 
 from vfs_volatile.abi import xattrs
-from vfs_volatile.fs.purges import Part, Purges
+from vfs_volatile.fs.parts import Part, purged_in_each
+from vfs_volatile.fs.purges import Purges
 
 MAX_SLOW_SECONDS = 5.0
 """A purge waits for READs under way: never for long."""
@@ -65,4 +66,4 @@ class DebugAids:
             return purged
         for space, span in parts:
             await self._purges.purge(space, [span])
-        return [space.purged_bytes(*span) for space, span in parts]
+        return await purged_in_each(parts, trio.lowlevel.checkpoint)

@@ -17,10 +17,10 @@ import trio
 from vfs_volatile.abi import xattrs
 from vfs_volatile.abi.statistics import Statistics
 from vfs_volatile.core.address_space import AddressSpace
+from vfs_volatile.core.byte_spans import ByteSpan
 from vfs_volatile.core.consent import forbidden
 from vfs_volatile.core.history import Cause
 from vfs_volatile.core.memory import Memory
-from vfs_volatile.core.residency import ByteSpan
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.fs.addressed import Addressed
 from vfs_volatile.fs.aids import NAMES as AIDS

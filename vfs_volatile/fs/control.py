@@ -12,6 +12,7 @@ from operator import add
 from vfs_volatile.abi import anonymous, ioctls
 from vfs_volatile.abi.ioctls import FvrangeArgs, FvrangeInfo, FvrangeVec
 from vfs_volatile.core.address_space import AddressSpace
+from vfs_volatile.core.pages import MAX_BYTES
 from vfs_volatile.core.ranges import AT_ONCE
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.fs.addressed import Addressed
@@ -57,7 +58,9 @@ def _check_vec(vec: FvrangeVec) -> None:
 
 
 def _few(space: AddressSpace, lengths: Sequence[int]) -> bool:
-    """Do spans of so many bytes meet and make so few ranges that it takes no time?"""
+    """Do spans of so many bytes meet and make so few ranges, and pages, that it takes no time?"""
+    if len(lengths) > 1 and sum(min(each or MAX_BYTES, space.size) for each in lengths) > MAX_BYTES:
+        return False
     if len(space.volatility.ranges) <= AT_ONCE:
         return True
     return all(lengths) and sum(lengths) <= AT_ONCE * PAGE_SIZE

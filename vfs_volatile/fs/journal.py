@@ -15,7 +15,7 @@ from operator import add
 from typing import Literal, NamedTuple
 
 from vfs_volatile.core.address_space import AddressSpace
-from vfs_volatile.core.residency import ByteSpan
+from vfs_volatile.core.byte_spans import ByteSpan
 from vfs_volatile.fs.inode import Inode
 
 _KEPT = 8192

@@ -17,20 +17,19 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import trio
 from pyroaring import BitMap
 
 from vfs_volatile.core.address_space import AddressSpace
+from vfs_volatile.core.byte_spans import ByteSpan
 from vfs_volatile.core.consent import Objection, forbidden
 from vfs_volatile.core.history import Cause, History
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import PageSpan, merged, page_set, runs, without
 from vfs_volatile.core.range_state import Drain
-from vfs_volatile.core.ranges import AT_ONCE
 from vfs_volatile.core.reclaim import Round, Victim, still_allowed
-from vfs_volatile.core.residency import ByteSpan
 from vfs_volatile.core.telling import tell
 from vfs_volatile.errors import REFUSALS
 from vfs_volatile.fs.anonymous import Anonymous
@@ -38,6 +37,7 @@ from vfs_volatile.fs.drains import Drains
 from vfs_volatile.fs.inode import Inode
 from vfs_volatile.fs.looks import Looks
 from vfs_volatile.fs.news import News
+from vfs_volatile.fs.parts import Part, batches, merged_parts, take
 from vfs_volatile.native.requests import will_be_answered
 from vfs_volatile.native.shortage import require_memory
 from vfs_volatile.units import PAGE_SIZE
@@ -50,9 +50,6 @@ _MAX_BATCHES = 8
 
 _ROOM_SECONDS = 2.0
 """How long a writer waits at most for room that volatile pages could give."""
-
-Part = tuple[AddressSpace, ByteSpan]
-"""Bytes of a file."""
 
 
 class Purges:
@@ -139,19 +136,14 @@ class Purges:
     async def mark(self, parts: list[Part], behavior: int) -> list[int]:
         """VOLATILE for ``parts``; the bytes of each that were purged already.
 
-        At one moment, unless they are very many or make very many ranges.
+        At one moment, unless they are very many or meet or make very many ranges.
         """
-        purged = []
-        for number, (space, span) in enumerate(parts, 1):
-            steps = space.marking(*span, behavior)
-            next(steps, None)
-            for _ in steps:
-                await trio.lowlevel.checkpoint()
-                require_memory()
-            purged.append(space.purged_bytes(*span))
-            if number % AT_ONCE == 0:
-                await trio.lowlevel.checkpoint()
-        return purged
+
+        async def pause() -> None:
+            await trio.lowlevel.checkpoint()
+            require_memory()
+
+        return await take(parts, lambda space, span: space.marking(*span, behavior), pause)
 
     async def unmark(self, parts: list[Part], *, record_lost: bool = False) -> list[int]:
         """NONVOLATILE for ``parts``; the bytes of each that were purged.
@@ -280,33 +272,3 @@ def _require_all(drains: Iterable[Drain]) -> None:
     for drain in drains:
         if drain.refused is not None:
             raise drain.refused
-
-
-def merged_parts(parts: list[Part]) -> list[Part]:
-    """The same pages, each once."""
-    met: dict[AddressSpace, list[PageSpan]] = {}
-    for space, span in parts:
-        met.setdefault(space, []).append(space.touched(*span))
-    return [
-        (space, (first * PAGE_SIZE, (end - first) * PAGE_SIZE))
-        for space, spans in met.items()
-        for first, end in merged(spans)
-    ]
-
-
-def batches(parts: list[Part]) -> Iterator[list[Part]]:
-    """``parts`` in pieces, so many at a time that they meet AT_ONCE ranges or so.
-
-    Each batch is made as the ranges are when it is asked for.
-    """
-    batch: list[Part] = []
-    cost = 0
-    for space, span in parts:
-        for piece in space.pieces(*span):
-            batch.append((space, piece))
-            cost += 1 + space.volatility.ranges.number_in(space.touched(*piece))
-            if cost > AT_ONCE:
-                yield batch
-                batch, cost = [], 0
-    if batch:
-        yield batch
