@@ -122,3 +122,45 @@ print(left)
 def test_a_job_leaves_some_to_the_thread_that_serves(context: str, left: str) -> None:
     done = run(JOB.format(context=context), with_reserve=True)
     assert done.stdout == f"{left}\ndone\n", done.stderr[-1000:]
+
+
+NOTHING_LEFT = """
+import ctypes
+import resource
+import threading
+from vfs_volatile.native import shim
+from vfs_volatile.native.shortage import doing_job
+malloc = ctypes.CDLL(None).malloc
+malloc.restype = ctypes.c_void_p
+def take_all():
+    for exponent in range(20, 3, -1):
+        while malloc(1 << exponent):
+            pass
+def job():
+    begin.wait()
+    take_all()
+    with doing_job():
+        pass
+shim.keep_reserve()
+begin = threading.Event()
+thread = threading.Thread(target=job)
+thread.start()
+pages = int(open("/proc/self/statm").read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * 4096, resource.RLIM_INFINITY))
+{what}
+begin.set()
+thread.join()
+print("done")
+"""
+
+
+@pytest.mark.parametrize("what", ["pass", "take_all(); many = [[] for _ in range(9999)]"])
+def test_the_first_use_in_a_thread_needs_no_memory(what: str) -> None:
+    """What C keeps for each thread is asked of malloc(3), unless care is taken, and the process
+    ends if there is none.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", NOTHING_LEFT.format(what=what)],
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr[-1000:]

@@ -22,6 +22,7 @@ import trio
 from vfs_volatile.errors import log_failure
 from vfs_volatile.fs.threads import start_needed
 from vfs_volatile.native.requests import Request, Requests
+from vfs_volatile.native.shortage import enter_native
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,7 @@ class Watchdog(trio.abc.Instrument):
     # ---- on the watchdog's ----
 
     def _watch(self) -> None:
+        enter_native()
         while not self._over.is_set():
             try:
                 self._sleep_at_rest()

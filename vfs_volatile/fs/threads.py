@@ -13,7 +13,7 @@ from typing import TypeVar
 import trio
 
 from vfs_volatile.errors import UserError
-from vfs_volatile.native.shortage import doing_job, make_room_for_thread
+from vfs_volatile.native.shortage import doing_job, enter_native, make_room_for_thread
 
 T = TypeVar("T")
 _REFUSED = "can't start new thread"
@@ -92,6 +92,7 @@ class Standby:
             raise job.error
 
     def _work(self) -> None:
+        enter_native()
         while True:
             job = self._jobs.get()
             while not job.is_told:

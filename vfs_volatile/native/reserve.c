@@ -65,7 +65,11 @@ static struct {
 	int held;
 } reserve = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
-static __thread int leaves; /* so many slices are not for what this thread does now */
+/*
+ * So many slices are not for what this thread does now. It lies in what each thread has from its
+ * start: else the first look at it asked malloc(3), and the process ended if that had none.
+ */
+static __thread __attribute__((tls_model("initial-exec"))) int leaves;
 
 static int get_slice(struct slice *slice)
 {

@@ -15,6 +15,9 @@ from vfs_volatile.native.library import ffi, lib
 
 log = logging.getLogger(__name__)
 
+_FIRST_CALL = 4096
+"""More than a thread takes for its first native call: cffi has an errno for each."""
+
 _refusals = Seldom()
 
 
@@ -47,9 +50,20 @@ def require_spare() -> None:
         raise MemoryError
 
 
+def enter_native() -> None:
+    """To be called before the first native call of a thread. Raises MemoryError.
+
+    That call asks malloc(3), and the process ends if it has none: here it gets some, if need be of
+    the reserve.
+    """
+    bytes(_FIRST_CALL)
+    lib.shim_does_job(0)
+
+
 @contextmanager
 def doing_job() -> Iterator[None]:
     """The body leaves memory to the thread that serves the mount, when it gets scarce."""
+    enter_native()
     lib.shim_does_job(1)
     try:
         yield
