@@ -19,7 +19,7 @@ from tests.support.waiting import PATIENCE, eventually
 from tests.support.watchdog import Watchdog
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_unmounts_and_exits_with_0(mount: MountFactory, how: signal.Signals) -> None:
     mounted = mount()
     mounted.file("file", 4)

@@ -82,7 +82,7 @@ _MOST_FILES = 4096
 
 
 def serve(config: MountConfig, on_ready: Callable[[], None]) -> bool:
-    """Mount, call ``on_ready``, and serve until unmounted or told to stop by SIGTERM or SIGINT.
+    """Mount, call ``on_ready``, and serve until unmounted or told to stop by a signal.
 
     Returns whether the mount has gone: to take it out a user needs one more process (fusermount3),
     and there may be none. Raises UserError if the mount cannot be made; ends the process if the
@@ -220,12 +220,15 @@ async def _keep_in_limits(
 async def _stop_on_signal(
     purges: Purges, purging: trio.CancelScope, *, task_status: trio.TaskStatus[None]
 ) -> None:
-    """On SIGTERM or SIGINT end the main loop, but not under a purge if that can be helped.
+    """On SIGTERM, SIGINT or SIGHUP end the main loop, but not under a purge if that can be helped.
 
     A purge waits in the kernel for write-backs that this process must still answer; a process
     that stopped to answer would wait for itself.
     """
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    ending = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup(1) has it
+        ending.append(signal.SIGHUP)  # a terminal was closed
+    with trio.open_signal_receiver(*ending) as signals:
         task_status.started()
         async for _ in signals:
             systemd.notify("STOPPING=1")
