@@ -8,9 +8,11 @@ import random
 import resource
 import subprocess
 import sys
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from itertools import count
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from tests.parity.sides import attempt, in_child
 from tests.support.files import FALLOC_FL_KEEP_SIZE, content, fallocate
 from tests.support.fvrange import PAGE
 from tests.support.mount import ROOT, Mount, MountFactory
+from tests.support.waiting import PATIENCE, eventually
 from vfs_volatile import VRANGE_VOLATILE, VRANGE_ZERO, fvrange_many
 
 ROUNDS = 300
@@ -30,6 +33,7 @@ LARGE = 60_000
 MAPPINGS = 60_000
 """Of the 65,530 that a process may have (vm.max_map_count)."""
 MAPPED_FILES = 3_000
+SECONDS = 30.0
 ALLOWED = ("ENOMEM", "ENOENT", "EEXIST")
 """ENOENT: what was to be renamed was not made; EEXIST: nor what should have been in its place."""
 
@@ -225,6 +229,29 @@ def test_a_process_that_maps_very_many_files(mount: MountFactory) -> None:
         process.wait()
         mounted.set_root("purge", "all")
     assert mounted.number("purged") == MAPPED_FILES * PAGE
+
+
+def scrape(url: str) -> bytes:
+    """Nothing if there is no answer."""
+    try:
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+            return bytes(answer.read())
+    except (OSError, HTTPException):
+        return b""
+
+
+def test_metrics_are_served(mount: MountFactory) -> None:
+    """Just then somebody wants to see them; each answer takes a thread."""
+    mounted = mount(metrics="127.0.0.1:0")
+    url = str(mounted.stats()["metrics"])
+    mounted.declared_stderr = True
+    with little_memory(mounted):
+        names = count()
+        while attempt(os.mkdir, mounted.path / f"directory{next(names)}") is None:
+            pass
+        assert eventually(lambda: b"vfs_volatile_resident_bytes" in scrape(url), SECONDS)
+        assert attempt(os.mkdir, mounted.path / "one more") == "ENOMEM"
+    assert scrape(url)
 
 
 def prove_honest(mounted: Mount, hammer: Hammer) -> None:

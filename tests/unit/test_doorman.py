@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
 
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, eventually
 from vfs_volatile.daemon import doorman
 from vfs_volatile.daemon.doorman import CONNECTIONS, Doorman
+from vfs_volatile.errors import UserError
 
 
 @pytest.fixture
@@ -69,3 +71,32 @@ def test_nothing_but_get_is_answered(
     assert b"text" not in ask(server, request_).partition(b"\r\n\r\n")[2] or not made
     assert not made
     assert capfd.readouterr().err == ""
+
+
+def test_a_head_is_read_only_so_far(server: Doorman) -> None:
+    """Eight clients could have a hundred megabytes read."""
+    request = b"GET / HTTP/1.0\r\na: ".ljust(16 << 10, b"b")
+    assert ask(server, request).endswith(b"text 0")
+
+
+def test_one_that_nobody_ended_makes_room(server: Doorman, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There may be no memory for its thread to begin with it."""
+    monkeypatch.setattr(doorman, "CONNECTION_SECONDS", 0.1)
+    monkeypatch.setattr(doorman, "start_job", lambda *_: None)
+    forgotten = [connect(server) for _ in range(CONNECTIONS)]
+    try:
+        assert eventually(lambda: not server._inside)
+    finally:
+        for client in forgotten:
+            client.close()
+    monkeypatch.undo()
+    assert ask(server).endswith(b"text 0")
+
+
+def test_without_a_thread_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(UserError, match="no thread can be started"):
+        Doorman(("127.0.0.1", 0), "text/plain", bytes)

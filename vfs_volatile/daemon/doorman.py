@@ -2,13 +2,15 @@
 
 Every user of the machine can reach it, and it shares the process, and so the interpreter's lock,
 with the thread that answers for the mount. So there are few connections, each for a few seconds;
-they are let in one by one with a pause between; and a text is used again until making it has
-taken a small part of the time.
+they are let in one by one with a pause between; what they send is read only so far; and a text is
+used again until making it has taken a small part of the time. When memory is short, most of what is
+left is for who answers for the mount (``start_job``).
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import socket
 import threading
 import time
@@ -16,12 +18,17 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
 
+from vfs_volatile.errors import UserError
+from vfs_volatile.fs.threads import start_job, start_needed
+
 CONNECTIONS = 8
 """At a time; whoever comes then is turned away."""
 CONNECTION_SECONDS = 5.0
 """A connection is closed after that, whatever it is doing."""
 _PAUSE_SECONDS = 0.01
 """Between two connections: to let one in takes half a millisecond."""
+_HEAD_BYTES = 16 << 10
+"""Of a request, with all its headers: the rest is not read."""
 _SHARE = 20
 """Of the time, one part of so many may go into making texts."""
 
@@ -35,7 +42,7 @@ class Doorman(ThreadingMixIn, TCPServer):
     request_queue_size = 2 * CONNECTIONS
 
     def __init__(self, address: tuple[str, int], content_type: str, text: Callable[[], bytes]):
-        """Raises OSError if ``address`` is not to be had."""
+        """Raises OSError if ``address`` is not to be had, UserError if there can be no thread."""
         self.address_family = _family(address)
         super().__init__(address, _Handler)
         # -- dependencies --
@@ -47,9 +54,14 @@ class Doorman(ThreadingMixIn, TCPServer):
         self._text = b""
         self._good_until = 0.0
         self._making = threading.Lock()
-        threading.Thread(
+        serves = threading.Thread(
             target=self.serve_forever, args=(CONNECTION_SECONDS / 10,), name="http", daemon=True
-        ).start()
+        )
+        try:
+            start_needed(serves.start)
+        except UserError:
+            self.server_close()
+            raise
 
     @property
     def port(self) -> int:
@@ -77,13 +89,15 @@ class Doorman(ThreadingMixIn, TCPServer):
     def process_request(self, request: object, client_address: object) -> None:
         assert isinstance(request, socket.socket)
         self._inside[request] = time.monotonic() + CONNECTION_SECONDS
-        super().process_request(request, client_address)
+        start_job(self.process_request_thread, request, client_address)
 
     def service_actions(self) -> None:
         now = time.monotonic()
         for request, end in self._inside.copy().items():
             if now > end:
                 _hang_up(request)
+            if now > end + CONNECTION_SECONDS:  # there was no memory to begin or end with it
+                self.shutdown_request(request)
 
     def shutdown_request(self, request: object) -> None:
         assert isinstance(request, socket.socket)
@@ -94,11 +108,33 @@ class Doorman(ThreadingMixIn, TCPServer):
         """A client that went away, or sent nothing: none of the log's business."""
 
 
+class _Head(io.BufferedIOBase):
+    """What may be read of what a client sends."""
+
+    def __init__(self, whole: io.BufferedIOBase) -> None:
+        self._whole = whole
+        self._left = _HEAD_BYTES
+
+    def readline(self, most: int | None = -1, /) -> bytes:
+        assert most is not None
+        line = self._whole.readline(min(most, self._left))
+        self._left -= len(line)
+        return line
+
+    def close(self) -> None:
+        self._whole.close()
+        super().close()
+
+
 class _Handler(BaseHTTPRequestHandler):
     """One request of one connection."""
 
     server: Doorman
     timeout = CONNECTION_SECONDS
+
+    def setup(self) -> None:
+        super().setup()
+        self.rfile = _Head(self.rfile)
 
     def do_GET(self) -> None:
         text = self.server.text()

@@ -47,11 +47,27 @@ async def run_in_thread(
                 limiter=limiter,
             )
         except RuntimeError as error:
-            if str(error) != _REFUSED:
-                raise
-            if not has_reserve or not make_room_for_thread():
-                break
+            _require_room(error, has_reserve=has_reserve)
     raise NoThreadError
+
+
+def start_job(call: Callable[..., object], *arguments: object) -> None:
+    """Do it in a thread of its own, of which nobody hears again. Raises NoThreadError."""
+    for has_reserve in (True, False):
+        try:
+            threading.Thread(target=_as_job, args=(call, *arguments), daemon=True).start()
+        except RuntimeError as error:
+            _require_room(error, has_reserve=has_reserve)
+        else:
+            return
+
+
+def _require_room(error: RuntimeError, *, has_reserve: bool) -> None:
+    """There was no thread; return if there may be one now. Raises NoThreadError."""
+    if str(error) != _REFUSED:
+        raise error
+    if not has_reserve or not make_room_for_thread():
+        raise NoThreadError from None
 
 
 class Standby:
