@@ -119,6 +119,7 @@ static inline int fvrange_request_(int fd, unsigned long request, uint64_t start
  * ENOTTY      fd is a directory or not a file of a vfs-volatile mount
  * EOPNOTSUPP  VRANGE_SIGBUS on a file whose data path is passthrough
  * ENOTCONN    the mount's daemon has gone
+ * ENOMEM      the mount would have too many volatile ranges
  */
 static inline int fvrange(int fd, uint64_t start, uint64_t length, int mode, int behavior,
 			  uint64_t *purged)

@@ -196,7 +196,12 @@ def test_space_is_counted(here: Path) -> Iterator[object]:
     os.mkfifo(here / "fifo")
     yield used()
     os.link(here / "one", here / "other")
+    os.link(here / "one", here / "third")
+    yield used()
     os.unlink(here / "one")
+    os.rename(here / "third", here / "other")
+    yield used()
+    os.rename(here / "fifo", here / "third")
     yield used()
     with opened(here / "other") as fd:
         os.unlink(here / "other")

@@ -406,6 +406,7 @@ class Machine(RuleBasedStateMachine):
         memory, model = self.memory, self.model_memory
         assert memory.resident == model.resident
         assert memory.volatile == model.volatile
+        assert memory.ranges == sum(len(space.volatility.ranges) for space in self.spaces)
         assert memory.purged == model.purged
         assert memory.purged_ever == model.purged_ever
         assert memory.highest_resident == model.highest_resident

@@ -318,7 +318,12 @@ def test_the_daemon_is_started_with_the_same_configuration(monkeypatch: pytest.M
     assert arguments[0] == "mount"
     served: list[MountConfig] = []
     monkeypatch.setattr(mount_checks, "check_mountpoint", lambda *_: None)
-    monkeypatch.setattr("vfs_volatile.daemon.server.serve", lambda got, _: served.append(got))
+
+    def serve(got: MountConfig, _: object) -> bool:
+        served.append(got)
+        return True
+
+    monkeypatch.setattr("vfs_volatile.daemon.server.serve", serve)
     assert main(arguments) == 0
     assert served == [config]
 

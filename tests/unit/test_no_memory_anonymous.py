@@ -63,6 +63,7 @@ class Family:
         assert memory.in_doubt is None
         assert memory.resident == self.lineage.charged
         assert memory.volatile == sum(space.volatility.pages for space in spaces)
+        assert memory.ranges == sum(len(space.volatility.ranges) for space in spaces)
         assert memory.purged == sum(len(space.volatility.purged) for space in spaces)
         entries = [entry for space in spaces for entry in space.volatility.ranges]
         queued = [e for e in entries if not e.space.resident.isdisjoint(page_set(e.span))]

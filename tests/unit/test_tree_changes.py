@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.names import DIR, DOT_DOT, FILE, Names, fails
+from tests.support.names import DIR, DOT_DOT, FILE, LINK, Names, fails
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.fs.inode import Inode
 from vfs_volatile.fs.tree import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, ROOT
@@ -283,3 +283,39 @@ def test_of_a_long_path_the_end_is_told(tree: Names) -> None:
     assert path.startswith(b".../ddd")
     assert path.endswith(b"ddd/file")
     assert len(path) < 1024 + 256 + 4
+
+
+# ---- the room of inodes ----
+
+
+def test_names_and_targets_take_from_the_room_of_inodes(tree: Names) -> None:
+    """As many hard links as one likes would take all memory of the daemon."""
+    free = tree.room.free
+    file = tree.make(b"file")
+    for number in range(10):
+        tree.link(file.number, ROOT, b"%d" % number)
+    assert tree.room.free == free - 11
+    tree.create(ROOT, b"link", LINK, 0, 0, target=b"t" * 3000)
+    assert tree.room.free == free - 11 - 1 - 3
+    tree.check()
+    tree.rename(ROOT, b"1", ROOT, b"0", 0)
+    assert tree.room.free == free - 15, "two names of one file"
+    other = tree.make(b"other")
+    tree.rename(ROOT, b"other", ROOT, b"2", 0)
+    tree.unlink(ROOT, b"link")
+    assert tree.room.free == free - 11, "one less, but another file"
+    for name in tree.names():
+        tree.unlink(ROOT, name)
+    assert (tree.room.free, other.nlink) == (free, 0)
+    tree.check()
+
+
+def test_a_name_that_there_is_no_room_for(tree: Names) -> None:
+    file = tree.make(b"file")
+    unnamed = tree.create_unnamed(ROOT, 0o600, 0, 0)
+    tree.room.most -= tree.room.free
+    fails(errno.ENOSPC, tree.link, file.number, ROOT, b"name")
+    assert (tree.names(), file.nlink) == ([b"file"], 1)
+    assert tree.link(unnamed.number, ROOT, b"first").nlink == 1, "it had its room"
+    fails(errno.ENOSPC, tree.link, unnamed.number, ROOT, b"second")
+    tree.check()

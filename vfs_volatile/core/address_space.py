@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
 
 from pyroaring import BitMap
 
 from vfs_volatile.abi.ioctls import VRANGE_SIGBUS, VRANGE_ZERO
 from vfs_volatile.core.byte_spans import pages_covered
 from vfs_volatile.core.consent import Ballot, Process
+from vfs_volatile.core.growth import require_to_mark
 from vfs_volatile.core.held import held_end
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.mending import change
@@ -92,8 +94,10 @@ class AddressSpace(Unmarking):
         return self.volatility.mark(self, rest, behavior, age=age, most=AT_ONCE)
 
     def mark_many(self, starts: Sequence[int], lengths: Sequence[int], behavior: int) -> list[int]:
-        """:meth:`mark` for many, in their order, faster."""
+        """:meth:`mark` for many, in their order, faster; all or nothing."""
         memory = self.memory
+        spans = map(self.span_of, starts, lengths)
+        require_to_mark(memory, len(starts), zip(repeat(self.volatility), spans))
         if memory.in_doubt is not None:
             memory.mend()
         newest = memory.newest_age

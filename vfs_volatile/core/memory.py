@@ -12,6 +12,7 @@ from sortedcontainers import SortedList
 
 from vfs_volatile.abi.ioctls import VRANGE_SIGBUS, VRANGE_ZERO
 from vfs_volatile.core.mending import Mendable
+from vfs_volatile.core.pages import LAST_PAGE
 from vfs_volatile.core.ranges import Order, Space, VolatileRange
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.units import PAGE_SIZE
@@ -141,6 +142,7 @@ class Memory:
         budget_pages: int,
         *,
         zero_by_default: bool = False,
+        most_ranges: int = LAST_PAGE,
         on_pressure: Callable[[], None] = lambda: None,
     ) -> None:
         # -- constant --
@@ -148,6 +150,8 @@ class Memory:
         """No more than this is ever resident: beyond it writers get ENOSPC."""
         self.zero_by_default = zero_by_default
         """What touching a purged page does where its range says neither ZERO nor SIGBUS."""
+        self.most_ranges = most_ranges
+        """Each takes memory of the daemon's, and whoever may write to a file may make them."""
         self._on_pressure = on_pressure
         # -- mutable --
         self.budget_pages = min(budget_pages, size_pages)
@@ -158,6 +162,8 @@ class Memory:
         """Those of them in files that processes reach without us."""
         self.volatile = 0
         self.purged = 0
+        self.ranges = 0
+        """Volatile ranges."""
         self.unseen = 0
         """Pages that processes have stored without us, by the last count, beyond those seen."""
         # -- history, for whoever watches --
@@ -193,6 +199,13 @@ class Memory:
         if behavior & (VRANGE_ZERO | VRANGE_SIGBUS):
             return bool(behavior & VRANGE_ZERO)
         return self.zero_by_default
+
+    def require_ranges(self, more: int) -> None:
+        """Raise SyscallError(ENOMEM) if there may not be so many ranges more: as munmap(2) and
+        madvise(2) where a process would have too many mappings.
+        """
+        if self.ranges + more > self.most_ranges:
+            raise SyscallError(errno.ENOMEM)
 
     def next_age(self) -> int:
         """The age of a new mark: greater than all before."""

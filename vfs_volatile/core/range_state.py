@@ -55,7 +55,8 @@ class RangeState:
     """
 
     __slots__ = (
-        "_memory", "_resident", "direct", "drains", "idle", "lost", "pages", "purged", "ranges",
+        "_memory", "_resident", "counted", "direct", "drains", "idle", "lost", "pages", "purged",
+        "ranges",
     )  # fmt: skip
 
     def __init__(self, memory: Memory, resident: BitMap) -> None:
@@ -73,6 +74,9 @@ class RangeState:
         """Ranges that held nothing when they were looked at last."""
         self.pages = 0
         """How many pages the ranges hold together."""
+        # INVARIANT: the number of ranges.
+        self.counted = 0
+        """So many does memory count of them."""
         # INVARIANT: every purged page is volatile. It is not resident either, unless touching it
         # reads zeros: then it may hold what was written since, which does not make it intact.
         self.purged = BitMap()
@@ -153,6 +157,7 @@ class RangeState:
                 denied = self.purged & page_set(entry.span)
                 assert denied.isdisjoint(self._resident), "a purged page holds data"
         assert self.pages == len(volatile), "miscounted"
+        assert self.counted == len(self.ranges), "ranges miscounted"
         assert self.idle <= BitMap(entry.first for entry in self.ranges), "idle, but no range"
         assert volatile <= file_pages, "volatile beyond the end of file"
         assert self.lost <= file_pages, "lost beyond the end of file"

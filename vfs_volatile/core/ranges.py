@@ -190,6 +190,11 @@ class RangeMap:
             return 0
         return count(self._firsts, PageSpan(span.first + 1, span.end))
 
+    def splits(self, span: PageSpan) -> bool:
+        """Does a range reach beyond ``span`` on both sides? To end ``span`` makes two of it."""
+        entry = next(self.overlapping(span), None)
+        return entry is not None and entry.first < span.first and span.end < entry.end
+
     def step_end(self, span: PageSpan) -> int:
         """The page up to which ``span`` meets AT_ONCE ranges or so; its end if no more do."""
         if self.number_in(span) <= AT_ONCE:  # asked first: a rank takes long in a set of far pages

@@ -6,10 +6,12 @@ Rule numbers refer to the list "Semantics of ranges" in ``docs/semantics.md``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import repeat
 
 from pyroaring import BitMap
 
 from vfs_volatile.core.byte_spans import ByteSpan, pages_touched
+from vfs_volatile.core.growth import require_to_unmark
 from vfs_volatile.core.mending import change
 from vfs_volatile.core.page_state import PageState
 from vfs_volatile.core.pages import PageSpan, any_in, merged, runs, within
@@ -100,8 +102,10 @@ class Unmarking(PageState):
         self.keep_pages(purged)
 
     def unmark_many(self, starts: Sequence[int], lengths: Sequence[int]) -> list[int]:
-        """:meth:`unmark` for many, in their order, faster."""
+        """:meth:`unmark` for many, in their order, faster; all or nothing."""
         memory = self.memory
+        spans = map(self.touched, starts, lengths)
+        require_to_unmark(memory, len(starts), zip(repeat(self.volatility), spans))
         if memory.in_doubt is not None:
             memory.mend()
         newest = memory.newest_age

@@ -56,9 +56,11 @@ class Volatility(PurgedPages):
 
         That is its end, unless there are more than ``most`` gaps, or ranges of votes. ``age``: of
         the mark that this is a step of, if it has one. What votes alone made volatile keeps its age
-        and behavior, and needs no votes any more if this mark is none.
+        and behavior, and needs no votes any more if this mark is none. Raises SyscallError(ENOMEM),
+        and nothing has changed then.
         """
         gaps = self.ranges.gaps(span, most)
+        self._memory.require_ranges(len(gaps))
         if gaps and age is None:
             age = self._memory.next_age()
         for gap in gaps:
@@ -76,6 +78,7 @@ class Volatility(PurgedPages):
         for entry in entries:
             taken = span.clip(entry)
             self._replace(entry, taken, entry.part(taken, voted=False))
+        self._count(0)
         return span.end if len(entries) != most else min(span.end, entries[-1].end)
 
     def mark_new(
@@ -95,8 +98,8 @@ class Volatility(PurgedPages):
         new = VolatileRange.make_all(space, firsts, ends, behavior, age)
         pages = sum(ends) - sum(firsts)
         memory.newest_age += len(new)
-        self._count(pages)
         self.ranges.add_all(firsts, ends, new)
+        self._count(pages)
         if not self.direct and count(resident, hull) < hull.end - hull.first:
             new = list(compress(new, map(resident.range_cardinality, firsts, ends)))
         memory.enqueue_all(new)
@@ -133,8 +136,8 @@ class Volatility(PurgedPages):
                 old = [old[0], old[-1]]
             for entry in old:
                 cut = span.clip(entry)
-                self._count(cut.first - cut.end)
                 self._replace(entry, cut, None)
+                self._count(cut.first - cut.end)
             self._leave_drains(span)
 
     def truncate(self, first: int) -> None:
@@ -253,10 +256,12 @@ class Volatility(PurgedPages):
     # ---- helpers ----
 
     def _count(self, pages: int) -> None:
-        """The ranges hold so many pages more. Both counts change, or none does."""
-        memory = self._memory
+        """The ranges hold so many pages more. All counts change, or none does."""
+        memory, ranges = self._memory, len(self.ranges)
         mine, all_volatile = self.pages + pages, memory.volatile + pages
+        all_ranges = memory.ranges + ranges - self.counted
         self.pages, memory.volatile = mine, all_volatile
+        self.counted, memory.ranges = ranges, all_ranges
 
     def _add(self, new: VolatileRange) -> None:
         self.ranges.add(new)
@@ -282,8 +287,8 @@ class Volatility(PurgedPages):
     def _end_all(self, old: list[VolatileRange], firsts: list[int], ends: list[int]) -> None:
         """End ranges ``[first, end)``."""
         pages = sum(ends) - sum(firsts)
-        self._count(-pages)
         self.ranges.remove_all(firsts, ends)
+        self._count(-pages)
         if not self.direct:
             ended = BitMap()
             add_runs(ended, firsts, ends)

@@ -60,13 +60,15 @@ from vfs_volatile.processes.mappings import MappingScanner
 from vfs_volatile.processes.maps import OwnMount, query_text
 from vfs_volatile.store.arena import Arena
 from vfs_volatile.store.detached import DetachedTmpfs
-from vfs_volatile.units import PAGE_SIZE
+from vfs_volatile.units import PAGE_SIZE, total_memory
 
 if TYPE_CHECKING:
     from vfs_volatile.daemon.metrics import MetricsServer
 
 log = logging.getLogger(__name__)
 
+_BYTES_PER_RANGE = 2048
+"""Of the machine's memory: as a range takes some 250, all together take an eighth of it at most."""
 _MAX_TASKS = 10_000
 """Requests served at a time. Some wait for others (an unmark for a write-back), so never few."""
 
@@ -110,6 +112,7 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> bool:
         config.size // PAGE_SIZE,
         config.budget // PAGE_SIZE,
         zero_by_default=config.access == "zero",
+        most_ranges=total_memory() // _BYTES_PER_RANGE,
         on_pressure=partial(_wake_at_once, purger),
     )
     arena = _arena()

@@ -17,7 +17,7 @@ from vfs_volatile.fs.aids import DebugAids
 from vfs_volatile.fs.electorate import Electorate
 from vfs_volatile.fs.inode import Handle, Inode
 from vfs_volatile.fs.journal import Journal
-from vfs_volatile.fs.parts import Part, batches, merged_parts, take
+from vfs_volatile.fs.parts import Part, batches, merged_parts, require_to_end, take
 from vfs_volatile.fs.purges import Purges
 from vfs_volatile.fs.threads import run_in_thread
 from vfs_volatile.native.requests import will_be_answered
@@ -100,6 +100,7 @@ class Addressed:
         spaces = {space for space, _ in parts}
         if args.mode == VRANGE_VOLATILE:
             return await self._agree(process, parts, spaces, args.behavior)
+        require_to_end(parts)
         again = False
         for batch in batches(merged_parts(parts)):
             if again:

@@ -6,6 +6,7 @@ import errno
 
 from vfs_volatile.abi import anonymous as wire
 from vfs_volatile.abi.ioctls import BEHAVIOR_MASK, VRANGE_NONVOLATILE, VRANGE_VOLATILE
+from vfs_volatile.core.growth import require_to_mark, require_to_unmark
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import PageSpan, count
 from vfs_volatile.errors import SyscallError
@@ -21,6 +22,7 @@ class Anonymous:
     """All anonymous memory that counts into one mount."""
 
     def __init__(self, memory: Memory, journal: Journal) -> None:
+        self._memory = memory
         self.attachments = Attachments(memory, journal)
         self.orders = Orders(self.attachments, memory, journal)
 
@@ -29,7 +31,8 @@ class Anonymous:
     ) -> tuple[Attachment, bytes]:
         """Answer one request; whose it is from now on, and what to hand back.
 
-        Raises SyscallError: EINVAL, EAGAIN (no order), ENOSPC (too many regions).
+        Raises SyscallError: EINVAL, EAGAIN (no order), ENOMEM (too many ranges), ENOSPC (too many
+        regions).
         """
         if command == wire.ANON_ATTACH:
             return self.attachments.attach(attachment, wire.Attach.unpack(data)), b""
@@ -73,6 +76,8 @@ class Anonymous:
         ]
         if any(not 0 <= span.first < span.end <= space.lineage.pages for space, span in spans):
             raise SyscallError(errno.EINVAL)
+        require = require_to_mark if marks.mode == VRANGE_VOLATILE else require_to_unmark
+        require(self._memory, len(spans), ((space.volatility, span) for space, span in spans))
         for space, span in spans:
             if marks.mode == VRANGE_VOLATILE:
                 space.mark(span, marks.behavior)

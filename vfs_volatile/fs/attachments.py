@@ -24,6 +24,8 @@ _MOST_PAGES = 1 << 26
 """Of one allocation: 256 GiB. What is kept here of a claim grows with its size."""
 _MOST_REGIONS = 1 << 16
 """Of one process."""
+_REGION_RANGES = 16
+"""A region takes as much of the daemon's memory as so many ranges."""
 
 
 class Attachments:
@@ -86,8 +88,14 @@ class Attachments:
         return new
 
     def fork(self, parent: Attachment) -> bytes:
-        """The child is known, and shares all pages, before it is born."""
+        """The child is known, and shares all pages, before it is born.
+
+        Raises SyscallError: ENOMEM (too many ranges), ENOSPC (too many regions).
+        """
         self.forget_unborn(parent)
+        self._require_regions(len(parent.spaces))
+        ranges = sum(len(space.volatility.ranges) for space in parent.spaces.values())
+        self._memory.require_ranges(ranges)
         token = secrets.randbits(63) | 1
         children: dict[int, AnonymousSpace] = {}
         parent.unborn = (token, children)
@@ -109,6 +117,7 @@ class Attachments:
             raise SyscallError(errno.EINVAL)
         if len(attachment.spaces) >= _MOST_REGIONS:
             raise SyscallError(errno.ENOSPC)
+        self._require_regions(1)
         region = next(self._regions)
         answer = asked._replace(region=region).pack()
         space = Lineage(self._memory, asked.pages, self._keys).first()
@@ -146,6 +155,11 @@ class Attachments:
         start = owner.addresses[region] + span.first * PAGE_SIZE
         length = (span.end - span.first) * PAGE_SIZE
         self._journal.record(kind, None, [start], [length], purged, process=owner.pid, **details)
+
+    def _require_regions(self, more: int) -> None:
+        """Raise SyscallError(ENOSPC) if all processes together may not have so many more."""
+        if _REGION_RANGES * (len(self._owners) + more) > self._memory.most_ranges:
+            raise SyscallError(errno.ENOSPC)
 
     def _leave(self, attachment: Attachment, region: int) -> None:
         space = attachment.spaces[region]

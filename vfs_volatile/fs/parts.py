@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.byte_spans import ByteSpan
+from vfs_volatile.core.growth import require_to_mark, require_to_unmark
 from vfs_volatile.core.pages import PageSpan, merged
 from vfs_volatile.core.ranges import AT_ONCE
 from vfs_volatile.units import PAGE_SIZE
@@ -53,8 +54,12 @@ async def take(
     """Take the pages wholly inside ``parts``, in their order and each once, by ``steps_of``; the
     bytes of each part that are purged then.
 
-    At one moment, unless they are very many or meet or make very many ranges.
+    At one moment, unless they are very many or meet or make very many ranges. Raises
+    SyscallError(ENOMEM) before that if these might be too many.
     """
+    for space, _ in parts[:1]:
+        marked = ((space.volatility, space.span_of(*span)) for space, span in parts)
+        require_to_mark(space.memory, len(parts), marked)
     cost = 0
     for pieces in _new_in_each(parts):
         for space, span in pieces:
@@ -63,6 +68,13 @@ async def take(
                 cost = await _turn(cost, pause)
         cost = await _turn(cost + 1, pause)
     return await purged_in_each(parts, pause)
+
+
+def require_to_end(parts: list[Part]) -> None:
+    """Raise SyscallError(ENOMEM) if to end volatility of ``parts`` might make too many ranges."""
+    for space, _ in parts[:1]:
+        met = ((space.volatility, space.touched(*span)) for space, span in parts)
+        require_to_unmark(space.memory, len(parts), met)
 
 
 async def purged_in_each(parts: list[Part], pause: Pause) -> list[int]:

@@ -37,7 +37,7 @@ from vfs_volatile.fs.drains import Drains
 from vfs_volatile.fs.inode import Inode
 from vfs_volatile.fs.looks import Looks
 from vfs_volatile.fs.news import News
-from vfs_volatile.fs.parts import Part, batches, merged_parts, take
+from vfs_volatile.fs.parts import Part, batches, merged_parts, require_to_end, take
 from vfs_volatile.native.requests import will_be_answered
 from vfs_volatile.native.shortage import require_memory
 from vfs_volatile.units import PAGE_SIZE
@@ -151,8 +151,9 @@ class Purges:
         At one moment; but if they meet very many ranges, those without a purged page end before, in
         steps. What is purged stays so until that moment, when all of it is told: a call that fails
         or is given up has forgotten nothing. Raises OSError, and volatility has ended of intact
-        pages at most then.
+        pages at most then. SyscallError(ENOMEM): it would make too many ranges.
         """
+        require_to_end(parts)
         several = False
         for batch in batches(merged_parts(parts)):
             if several:

@@ -136,17 +136,20 @@ class Tree:
         return inode
 
     def link(self, number: int, parent: int, name: bytes) -> Inode:
-        """Another name for an inode. Raises SyscallError: EEXIST, ENOENT, ENAMETOOLONG."""
+        """Another name for an inode. Raises SyscallError: EEXIST, ENOENT, ENAMETOOLONG, ENOSPC."""
         inode = self.get(number)
         above, entries = self._writable_directory(parent)
         require_free(entries, name)
         if inode.nlink == 0 and not inode.linkable:
             raise SyscallError(errno.ENOENT)
-        links = inode.nlink + 1
+        links, more = inode.nlink + 1, int(inode.nlink > 0)
+        all_links = self.room.links + more
+        if more:
+            self.room.require_link()
         inode.touch_changed()
         above.touch_written()
         entries.add(name, inode)
-        inode.nlink = links
+        inode.nlink, self.room.links = links, all_links
         inode.linkable = False
         return inode
 
@@ -313,6 +316,7 @@ class Tree:
             inode.nlink = 0
             inode.directory.parent = None
         else:
+            self.room.links -= inode.nlink > 1
             inode.nlink -= 1
         self._reap(inode)
 

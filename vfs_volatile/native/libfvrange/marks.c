@@ -107,18 +107,6 @@ static void tell_of(struct telling *telling, const struct part *part)
 	telling->marks.range[telling->marks.count++] = range;
 }
 
-/* VOLATILE: the daemon needs to know only if a page becomes so. */
-static void mark(struct telling *telling, const struct part *part)
-{
-	size_t pages = part->end - part->first;
-
-	if (count_in(part->region->marked, part->first, part->end) == pages)
-		return;
-	put(part->region->marked, part->first, part->end, true);
-	own.fresh += pages;
-	tell_of(telling, part);
-}
-
 static bool makes_sense(int mode, int behavior)
 {
 	int both = VRANGE_ZERO | VRANGE_SIGBUS;
@@ -163,17 +151,29 @@ static int each_part(struct mvrange_span *span, struct telling *telling, act *ac
 	return 0;
 }
 
-/* VOLATILE, and before NONVOLATILE: what the daemon is to know. */
+/* What the daemon is to know: what becomes volatile, or may have been so. */
 static int note(struct telling *telling, struct mvrange_span *span, const struct part *part,
 		const char *from, const char *to)
 {
-	char *base = part->region->base;
+	size_t marked = count_in(part->region->marked, part->first, part->end);
 
-	span->purged += purged_bytes(part->region, (size_t)(from - base), (size_t)(to - base));
-	if (telling->marks.mode == VRANGE_VOLATILE)
-		mark(telling, part);
-	else if (count_in(part->region->marked, part->first, part->end) > 0)
+	(void)span, (void)from, (void)to;
+	if (telling->marks.mode == VRANGE_VOLATILE ? marked < part->end - part->first : marked > 0)
 		tell_of(telling, part);
+	return 0;
+}
+
+/* VOLATILE, when the daemon knows. */
+static int mark(struct telling *telling, struct mvrange_span *span, const struct part *part,
+		const char *from, const char *to)
+{
+	char *base = part->region->base;
+	size_t marked = count_in(part->region->marked, part->first, part->end);
+
+	(void)telling;
+	span->purged += purged_bytes(part->region, (size_t)(from - base), (size_t)(to - base));
+	own.fresh += part->end - part->first - marked;
+	put(part->region->marked, part->first, part->end, true);
 	return 0;
 }
 
@@ -232,13 +232,12 @@ static int change_all(struct mvrange_span *spans, size_t count, int mode, int be
 	unlock(LOCK_PAGES, &before);
 	if (result < 0 || flush(&telling) < 0)
 		return -1;
-	if (mode == VRANGE_NONVOLATILE) {
-		lock(LOCK_PAGES, &before);
-		result = each_span(spans, count, &telling, restore);
-		if (result == 0)
-			each_span(spans, count, &telling, forget);
-		unlock(LOCK_PAGES, &before);
-	}
+	lock(LOCK_PAGES, &before);
+	if (mode == VRANGE_VOLATILE)
+		each_span(spans, count, &telling, mark);
+	else if ((result = each_span(spans, count, &telling, restore)) == 0)
+		each_span(spans, count, &telling, forget);
+	unlock(LOCK_PAGES, &before);
 	if (own.fresh >= FRESH_PAGES) {
 		own.fresh = 0;
 		wake_helper();
