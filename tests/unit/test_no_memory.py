@@ -128,8 +128,9 @@ class Neighbour(File):
 def marked(kind: str) -> Neighbour:
     """Pages of data, and a hole; in ranges of all kinds, some of them purged."""
     behavior = VRANGE_ZERO if kind == "zero" else 0
-    file = Neighbour(zero_by_default=kind == "direct")
-    if kind == "direct":
+    direct = kind in ("direct", "mapped")
+    file = Neighbour(zero_by_default=direct)
+    if direct:
         file.go_direct(FakeDirectStore())
     file.write(0, b"".join(letter(page) * P for page in range(PAGES)))
     file.write(30 * P, b"z" * 4 * P)
@@ -141,6 +142,7 @@ def marked(kind: str) -> Neighbour:
     drain = file.begin_purge(itertools.starmap(PageSpan, gone), file.memory.newest_age)
     file.end_purge(drain)
     file.votes.agree("A", 20 * P, 2 * P, 0)
+    file.keeps_pages = kind == "mapped"
     return file
 
 
@@ -202,8 +204,8 @@ def assert_consistent(file: Neighbour) -> None:
     [
         (name, kind)
         for name in CALLS
-        for kind in ("denied", "zero", "direct")
-        if kind != "direct" or name.split()[0] in DIRECT
+        for kind in ("denied", "zero", "direct", "mapped")
+        if kind in ("denied", "zero") or name.split()[0] in DIRECT
     ],
 )
 def test_no_purged_page_passes_for_intact(no_memory: NoMemory, name: str, kind: str) -> None:

@@ -13,7 +13,7 @@ from pyroaring import BitMap
 from tests.support.space import File, P
 from tests.support.stores import FakeDirectStore
 from vfs_volatile.core import allocation, telling
-from vfs_volatile.core.pages import PageSpan, merged, pages_of
+from vfs_volatile.core.pages import PageSpan, count, merged, pages_of
 from vfs_volatile.core.ranges import AT_ONCE
 from vfs_volatile.fs.purges import Purges
 
@@ -231,13 +231,19 @@ def test_what_is_asked_for_each_range_takes_no_step_for_all_of_them() -> None:
         assert ranges.number_in(span) <= 1
 
 
-def test_an_unmark_of_many_spans_makes_no_set_of_pages_for_each(
+def test_an_unmark_of_many_spans_takes_each_page_once(
     file: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """512 of them may each be the whole of a file of 16 TiB: a second and more."""
     file.purge()
     purged = file.purged_bytes(0, 0)
-    monkeypatch.setattr(telling, "page_set", None)
+    counted: list[PageSpan] = []
+
+    def counting(pages: BitMap, span: PageSpan) -> int:
+        counted.append(span)
+        return count(pages, span)
+
+    monkeypatch.setattr(telling, "count", counting)
     cleaned: list[BitMap] = []
     monkeypatch.setattr(File, "clean", lambda _, pages: cleaned.append(pages))
     starts = [page * P for page in range(2, 514)]
@@ -246,6 +252,7 @@ def test_an_unmark_of_many_spans_makes_no_set_of_pages_for_each(
     assert told[0] == purged - P
     assert told[-1] == P
     assert len(cleaned) == 1, "each was looked at for each span"
+    assert counted == [PageSpan(2, 4 * RANGES // 2), PageSpan(0, 2)], "each page once"
     assert ranges(file) == 0
     file.check()
 

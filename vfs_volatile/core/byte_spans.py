@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from functools import reduce
 from operator import or_
@@ -55,3 +56,36 @@ def bytes_of(pages: BitMap, span: ByteSpan, number: int) -> int:
     if last in pages:
         found -= (last + 1) * PAGE_SIZE - end
     return found
+
+
+def in_bytes(span: PageSpan) -> ByteSpan:
+    """The bytes of ``span``, as (start, length)."""
+    return span.first * PAGE_SIZE, (span.end - span.first) * PAGE_SIZE
+
+
+class Met:
+    """Pages of one file that were met, as runs that do not touch each other."""
+
+    def __init__(self) -> None:
+        self._firsts: list[int] = []
+        self._ends: list[int] = []
+
+    def add(self, span: PageSpan) -> list[PageSpan]:
+        """Those of ``span`` that were not met yet."""
+        if not span:
+            return []
+        firsts, ends = self._firsts, self._ends
+        low, high = bisect_left(ends, span.first), bisect_right(firsts, span.end)
+        if low == high:
+            firsts.insert(low, span.first)
+            ends.insert(low, span.end)
+            return [span]
+        gaps = zip((span.first, *ends[low:high]), (*firsts[low:high], span.end), strict=True)
+        new = [gap for gap in map(PageSpan._make, gaps) if gap]
+        firsts[low:high] = [min(span.first, firsts[low])]
+        ends[low:high] = [max(span.end, ends[high - 1])]
+        return new
+
+    def spans(self) -> list[PageSpan]:
+        """All that were met, in order."""
+        return list(map(PageSpan, self._firsts, self._ends))

@@ -58,7 +58,12 @@ class PageState(Content):
     def purged_bytes(self, start: int, length: int) -> int:
         """How many bytes of the range are purged."""
         purged = self.volatility.purged
-        return self.bytes_in(purged, start, length) if purged else 0
+        if not purged:
+            return 0
+        start, end = clip(start, length, self.size)
+        if start >= end:
+            return 0
+        return bytes_of(purged, (start, end), count(purged, pages_touched(start, end)))
 
     def purged_in_each(self, spans: Sequence[ByteSpan]) -> list[int]:
         """:meth:`purged_bytes` of each; however they overlap, no page is counted twice for it."""

@@ -246,12 +246,12 @@ def last_page(pages: BitMap, page: int, *, few: bool = False) -> int | None:
     for near in range(page, max(-1, page - _NEAR), -1):
         if near in pages:
             return near
-    if page >= _FAR and not few:
-        end = page + 1
-        back = reach(lambda a, b: not pages.range_cardinality(end - b, end - a), 0, end)
-        return page - back if back < end else None
-    rank = pages.rank(page)
-    return pages[rank - 1] if rank else None
+    if few:
+        rank = pages.rank(page)
+        return pages[rank - 1] if rank else None
+    end = page + 1
+    back = reach(lambda a, b: not pages.range_cardinality(end - b, end - a), 0, end)
+    return page - back if back < end else None
 
 
 def run_end(pages: BitMap, first: int) -> int:

@@ -122,7 +122,11 @@ class RangeState:
 
     def marked(self, span: PageSpan) -> BitMap:
         """The pages of ``span`` that an fvrange mark covers."""
-        return (self.ranges.covered - self.ranges.voted) & page_set(span)
+        return self.marked_of(page_set(span))
+
+    def marked_of(self, pages: BitMap) -> BitMap:
+        """Those of ``pages`` that an fvrange mark covers."""
+        return (pages & self.ranges.covered) - self.ranges.voted
 
     def still_to_lose(self, pages: BitMap) -> BitMap:
         """Those of ``pages`` that are volatile and not purged."""

@@ -7,11 +7,12 @@ import errno
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from pyroaring import BitMap
 
-from vfs_volatile.core.byte_spans import ByteSpan, bytes_of, clip, pages_covered, pages_touched
+from vfs_volatile.core.byte_spans import ByteSpan, clip, pages_covered, pages_touched
 from vfs_volatile.core.held import present
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.mending import change
@@ -28,6 +29,7 @@ from vfs_volatile.core.pages import (
     runs,
     within,
 )
+from vfs_volatile.core.ranges import AT_ONCE
 from vfs_volatile.errors import REFUSALS, SyscallError
 from vfs_volatile.units import PAGE_SIZE, pages_for
 
@@ -141,7 +143,7 @@ class Residency(ABC):
 
     def touched(self, start: int, length: int) -> PageSpan:
         """The pages that the range meets: what an unmark of it takes."""
-        start, end = self._clip(start, length)
+        start, end = clip(start, length, self.size)
         return pages_touched(start, end) if start < end else PageSpan(0, 0)
 
     def pieces(self, start: int, length: int) -> Iterator[ByteSpan]:
@@ -159,17 +161,6 @@ class Residency(ABC):
                 return
             yield start, cut * PAGE_SIZE - start
             start = cut * PAGE_SIZE
-
-    def bytes_in(self, pages: BitMap, start: int, length: int) -> int:
-        """How many bytes of the range lie in ``pages``."""
-        start, end = self._clip(start, length)
-        if start >= end or not pages:
-            return 0
-        return bytes_of(pages, (start, end), count(pages, pages_touched(start, end)))
-
-    def _clip(self, start: int, length: int) -> ByteSpan:
-        """(start, end) in bytes within the file; length 0 reaches to its end."""
-        return clip(start, length, self.size)
 
     def _bytes(self, span: PageSpan) -> ByteSpan:
         start = span.first * PAGE_SIZE
@@ -271,14 +262,26 @@ class Residency(ABC):
         self._recount()
 
     def keep_pages(self, pages: BitMap) -> None:
-        """Hold memory for pages just made zero, if whoever has them mapped needs that."""
+        """As :meth:`keeping`, at once."""
+        for _ in self.keeping(pages):
+            pass
+
+    def keeping(self, pages: BitMap) -> Iterator[None]:
+        """Hold memory for pages just made zero, if whoever has them mapped needs that; in steps of
+        AT_ONCE runs. What is purged between two of them stays so. Nothing is raised.
+        """
         if not self.keeps_pages:
             return
-        try:  # suppress() needs memory itself, and somebody is yet to be told
-            for run in runs(within(pages, PageSpan(0, pages_for(self.size)))):
-                with contextlib.suppress(OSError):
-                    self.store.allocate(run)
-                self.look(run)
+        try:
+            left = within(pages, PageSpan(0, pages_for(self.size)))
+            while some := list(islice(runs(left - self.volatility.purged), AT_ONCE)):
+                for run in some:
+                    with contextlib.suppress(OSError):
+                        self.store.allocate(run)
+                    self.look(run)
+                left.remove_range(0, some[-1].end)
+                if left:
+                    yield
         except REFUSALS:  # touching them is SIGBUS, as on tmpfs
             pass
 

@@ -12,29 +12,24 @@ from typing import TYPE_CHECKING
 
 from pyroaring import BitMap
 
+from vfs_volatile.core.cutting import Cutting
 from vfs_volatile.core.pages import (
     LAST_PAGE,
     DirectStore,
     PageSpan,
-    add_runs,
     any_in,
     count,
     last_page,
     next_page,
     page_set,
 )
-from vfs_volatile.core.purged import PurgedPages
 from vfs_volatile.core.ranges import VolatileRange
 
 if TYPE_CHECKING:
     from vfs_volatile.core.ranges import Space
 
 
-_FEW_RANGES = 16
-"""So many are ended one by one."""
-
-
-class Volatility(PurgedPages):
+class Volatility(Cutting):
     """The volatile ranges of one file and the purged pages in them, as they change.
 
     Each change keeps the counts and the purge queue of the mount right.
@@ -125,20 +120,6 @@ class Volatility(PurgedPages):
         """
         self.cut(*spans)
         self.forget_purged(*spans)
-
-    def cut(self, *spans: PageSpan) -> None:
-        """The same without the purged pages; what is left of ranges keeps its age and behavior."""
-        for span in spans:
-            old = list(self.ranges.overlapping(span))
-            if len(old) > _FEW_RANGES:
-                inner = old[1:-1]
-                self._end_all(inner, [each.first for each in inner], [each.end for each in inner])
-                old = [old[0], old[-1]]
-            for entry in old:
-                cut = span.clip(entry)
-                self._replace(entry, cut, None)
-                self._count(cut.first - cut.end)
-            self._leave_drains(span)
 
     def truncate(self, first: int) -> None:
         """Forget everything about the pages from ``first`` on."""
@@ -252,54 +233,3 @@ class Volatility(PurgedPages):
         holding = [entry for entry in self.ranges if self.direct or any_in(self._resident, entry)]
         self._memory.queue.replace(space, holding)
         self._memory.signal_pressure()
-
-    # ---- helpers ----
-
-    def _count(self, pages: int) -> None:
-        """The ranges hold so many pages more. All counts change, or none does."""
-        memory, ranges = self._memory, len(self.ranges)
-        mine, all_volatile = self.pages + pages, memory.volatile + pages
-        all_ranges = memory.ranges + ranges - self.counted
-        self.pages, memory.volatile = mine, all_volatile
-        self.counted, memory.ranges = ranges, all_ranges
-
-    def _add(self, new: VolatileRange) -> None:
-        self.ranges.add(new)
-        if self.direct or any_in(self._resident, new):
-            self._memory.enqueue(new)
-
-    def _enqueue(self, entry: VolatileRange) -> None:
-        self.idle.discard(entry.first)
-        self._memory.enqueue(entry)
-
-    def _replace(self, old: VolatileRange, part: PageSpan, new: VolatileRange | None) -> None:
-        """Put ``new`` in the place of ``part`` of ``old``."""
-        self._memory.queue.discard(old)
-        self.idle.discard(old.first)
-        self.ranges.remove(old)
-        if old.first < part.first:
-            self._add(old.part(PageSpan(old.first, part.first)))
-        if part.end < old.end:
-            self._add(old.part(PageSpan(part.end, old.end)))
-        if new is not None:
-            self._add(new)
-
-    def _end_all(self, old: list[VolatileRange], firsts: list[int], ends: list[int]) -> None:
-        """End ranges ``[first, end)``."""
-        pages = sum(ends) - sum(firsts)
-        self.ranges.remove_all(firsts, ends)
-        self._count(-pages)
-        if not self.direct:
-            ended = BitMap()
-            add_runs(ended, firsts, ends)
-            # To count in all that is resident takes some microseconds each; here it is often none.
-            resident = self._resident & ended
-            old = list(compress(old, map(resident.range_cardinality, firsts, ends)))
-        self._memory.queue.discard_all(old)
-        if self.idle:
-            self.idle -= BitMap(firsts)
-
-    def _leave_drains(self, span: PageSpan) -> None:
-        for drain in self.drains:
-            if span:
-                drain.pages.remove_range(*span)

@@ -115,29 +115,20 @@ class Votes:
         return hold(process, [(self._space, (start, length))], kin=kin)[0]
 
     @change
-    def hold_untold(
-        self, process: Process, start: int, length: int, *, kin: Hashable, told: BitMap
-    ) -> int:
-        """As :meth:`hold`, but for pages ``told`` already. What it found stays to be told."""
-        touched = page_set(self._space.touched(start, length))
+    def hold_untold(self, process: Process, pages: BitMap, *, kin: Hashable) -> None:
+        """As :meth:`hold`, for ``pages``. What it found stays to be told."""
         ballot = self._ballots.setdefault(process, Ballot())
-        found = self._to_tell(ballot) & touched - told
-        untold = self._of_votes_alone(self._space.touched(start, length))
-        purged = self._space.bytes_in(found, start, length)
-        ballot.lost |= found
+        ballot.lost |= self.to_tell(process) & pages
+        untold = (self._space.volatility.purged & pages) - self._space.volatility.marked_of(pages)
         self.told(untold)
         self._space.forget(untold)
-        self._hold(ballot, touched, kin)
-        return purged
+        self._hold(ballot, pages, kin)
 
     @change
-    def hold_intact(
-        self, process: Process, start: int, length: int, *, kin: Hashable = None
-    ) -> None:
-        """Of :meth:`hold` what there is nothing to tell about."""
+    def hold_intact(self, process: Process, pages: BitMap, *, kin: Hashable = None) -> None:
+        """Of :meth:`hold`, for ``pages``, what there is nothing to tell about."""
         ballot = self._ballots.setdefault(process, Ballot())
-        touched = page_set(self._space.touched(start, length))
-        self._hold(ballot, touched - self._to_tell(ballot), kin)
+        self._hold(ballot, pages - self._space.volatility.purged - ballot.lost, kin)
 
     def clean_for_hold(self, start: int, length: int) -> None:
         """Do what the system may refuse of :meth:`hold`. Raises OSError."""
@@ -150,14 +141,16 @@ class Votes:
             self._kin_held.setdefault(kin, BitMap()).update(pages)
         self._end(self._unsupported(pages))
 
-    def _to_tell(self, ballot: Ballot) -> BitMap:
+    def to_tell(self, process: Process) -> BitMap:
         """Pages of which a process has to hear that they were purged."""
-        return self._space.volatility.purged | ballot.lost
+        purged = self._space.volatility.purged
+        ballot = self._ballots.get(process)
+        return purged | ballot.lost if ballot is not None else purged
 
     def _of_votes_alone(self, span: PageSpan) -> BitMap:
         """The purged pages of ``span`` that no fvrange mark covers."""
-        volatility = self._space.volatility
-        return within(volatility.purged, span) - volatility.marked(span)
+        purged = within(self._space.volatility.purged, span)
+        return purged - self._space.volatility.marked_of(purged)
 
     def told(self, purged: BitMap) -> None:
         """Somebody takes purged pages back: all others who agreed have yet to be told."""

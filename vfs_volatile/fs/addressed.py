@@ -11,13 +11,13 @@ from vfs_volatile.abi.ioctls import VRANGE_VOLATILE, FvrangeArgs
 from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.ranges import AT_ONCE
 from vfs_volatile.core.semantics import Semantics
-from vfs_volatile.core.telling import hold
+from vfs_volatile.core.telling import Telling
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.fs.aids import DebugAids
 from vfs_volatile.fs.electorate import Electorate
 from vfs_volatile.fs.inode import Handle, Inode
 from vfs_volatile.fs.journal import Journal
-from vfs_volatile.fs.parts import Part, batches, merged_parts, require_to_end, take
+from vfs_volatile.fs.parts import Part, pages_of_each, require_to_end, take
 from vfs_volatile.fs.purges import Purges
 from vfs_volatile.fs.threads import run_in_thread
 from vfs_volatile.native.requests import will_be_answered
@@ -101,21 +101,21 @@ class Addressed:
         if args.mode == VRANGE_VOLATILE:
             return await self._agree(process, parts, spaces, args.behavior)
         require_to_end(parts)
+        telling = Telling(parts)
         again = False
-        for batch in batches(merged_parts(parts)):
-            if again:
-                await trio.lowlevel.checkpoint()
-            await self._purges.settle(batch)
+        async for batch in self._purges.settled(telling):
             self._comes_to_vote(process, spaces, again=again)
+            again = True
             for space, span in batch:
                 space.votes.clean_for_hold(*span)
-            for space, span in batch:
-                space.votes.hold_intact(process, *span, kin=process.stack)
-            again = True
-        await self._purges.wait_until_drained(parts)
+            for space, pages in pages_of_each(batch).items():
+                space.votes.hold_intact(process, pages, kin=process.stack)
+        for _ in telling.count(process):
+            await trio.lowlevel.checkpoint()
+        await self._purges.wait_until_drained(telling.pages, telling.draining)
         self._comes_to_vote(process, spaces, again=again)
         will_be_answered()
-        return hold(process, parts, kin=process.stack)
+        return telling.hold(process, kin=process.stack)
 
     async def _agree(
         self, process: ProcessId, parts: list[Part], spaces: set[AddressSpace], behavior: int

@@ -6,28 +6,20 @@ nobody else does.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 
+from pyroaring import BitMap
+
 from vfs_volatile.core.address_space import AddressSpace
-from vfs_volatile.core.byte_spans import ByteSpan
+from vfs_volatile.core.byte_spans import ByteSpan, Met, in_bytes
 from vfs_volatile.core.growth import require_to_mark, require_to_unmark
-from vfs_volatile.core.pages import PageSpan, merged
+from vfs_volatile.core.pages import PageSpan, pages_of
 from vfs_volatile.core.ranges import AT_ONCE
-from vfs_volatile.units import PAGE_SIZE
 
 Part = tuple[AddressSpace, ByteSpan]
 """Bytes of a file."""
 Pause = Callable[[], Awaitable[None]]
 """Lets others have their turn. It raises if the call is to end here."""
-
-
-def merged_parts(parts: Iterable[Part]) -> list[Part]:
-    """The same pages, each once."""
-    met: dict[AddressSpace, list[PageSpan]] = {}
-    for space, span in parts:
-        met.setdefault(space, []).append(space.touched(*span))
-    return [(space, _bytes(span)) for space, spans in met.items() for span in merged(spans)]
 
 
 def batches(parts: Iterable[Part]) -> Iterator[list[Part]]:
@@ -87,6 +79,14 @@ async def purged_in_each(parts: list[Part], pause: Pause) -> list[int]:
     return found
 
 
+def pages_of_each(parts: Iterable[Part]) -> dict[AddressSpace, BitMap]:
+    """The pages of each file that ``parts`` meet."""
+    met: dict[AddressSpace, list[PageSpan]] = {}
+    for space, span in parts:
+        met.setdefault(space, []).append(space.touched(*span))
+    return {space: pages_of(spans) for space, spans in met.items()}
+
+
 # ---- helpers ----
 
 
@@ -104,36 +104,12 @@ async def _turn(cost: int, pause: Pause) -> int:
     return cost - AT_ONCE
 
 
-class _Met:
-    """Pages of one file that were met, as runs that do not touch each other."""
-
-    def __init__(self) -> None:
-        self._firsts: list[int] = []
-        self._ends: list[int] = []
-
-    def add(self, span: PageSpan) -> list[PageSpan]:
-        """Those of ``span`` that were not met yet."""
-        if not span:
-            return []
-        firsts, ends = self._firsts, self._ends
-        low, high = bisect_left(ends, span.first), bisect_right(firsts, span.end)
-        if low == high:
-            firsts.insert(low, span.first)
-            ends.insert(low, span.end)
-            return [span]
-        gaps = zip((span.first, *ends[low:high]), (*firsts[low:high], span.end), strict=True)
-        new = [gap for gap in map(PageSpan._make, gaps) if gap]
-        firsts[low:high] = [min(span.first, firsts[low])]
-        ends[low:high] = [max(span.end, ends[high - 1])]
-        return new
-
-
 def _new_in_each(parts: Iterable[Part]) -> Iterator[list[Part]]:
     """Of each part the pages wholly inside that none before has."""
-    met: dict[AddressSpace, _Met] = {}
+    met: dict[AddressSpace, Met] = {}
     for space, span in parts:
-        new = met.setdefault(space, _Met()).add(space.span_of(*span))
-        yield [(space, _bytes(piece)) for piece in new]
+        new = met.setdefault(space, Met()).add(space.span_of(*span))
+        yield [(space, in_bytes(piece)) for piece in new]
 
 
 def _purged_in_each(parts: list[Part]) -> list[int]:
@@ -142,7 +118,3 @@ def _purged_in_each(parts: list[Part]) -> list[int]:
         spans.setdefault(space, []).append(span)
     found = {space: iter(space.purged_in_each(of_it)) for space, of_it in spans.items()}
     return [next(found[space]) for space, _ in parts]
-
-
-def _bytes(span: PageSpan) -> ByteSpan:
-    return span.first * PAGE_SIZE, (span.end - span.first) * PAGE_SIZE

@@ -17,27 +17,27 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 
 import trio
 from pyroaring import BitMap
 
 from vfs_volatile.core.address_space import AddressSpace
-from vfs_volatile.core.byte_spans import ByteSpan
+from vfs_volatile.core.byte_spans import ByteSpan, in_bytes
 from vfs_volatile.core.consent import Objection, forbidden
 from vfs_volatile.core.history import Cause, History
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import PageSpan, merged, page_set, runs, without
 from vfs_volatile.core.range_state import Drain
 from vfs_volatile.core.reclaim import Round, Victim, still_allowed
-from vfs_volatile.core.telling import tell
+from vfs_volatile.core.telling import Telling
 from vfs_volatile.errors import REFUSALS
 from vfs_volatile.fs.anonymous import Anonymous
 from vfs_volatile.fs.drains import Drains
 from vfs_volatile.fs.inode import Inode
 from vfs_volatile.fs.looks import Looks
 from vfs_volatile.fs.news import News
-from vfs_volatile.fs.parts import Part, batches, merged_parts, require_to_end, take
+from vfs_volatile.fs.parts import Part, batches, require_to_end, take
 from vfs_volatile.native.requests import will_be_answered
 from vfs_volatile.native.shortage import require_memory
 from vfs_volatile.units import PAGE_SIZE
@@ -153,20 +153,39 @@ class Purges:
         or is given up has forgotten nothing. Raises OSError, and volatility has ended of intact
         pages at most then. SyscallError(ENOMEM): it would make too many ranges.
         """
+        if not parts:
+            return []
         require_to_end(parts)
-        several = False
-        for batch in batches(merged_parts(parts)):
-            if several:
-                await trio.lowlevel.checkpoint()
-            several = True
-            await self.settle(batch)
+        telling = Telling(parts)
+        async for batch in self.settled(telling):
             for space, span in batch:
                 space.clean_for_unmark([span])
             for space, span in batch:
                 space.end_intact(*span)
-        await self.wait_until_drained(parts)
+        for _ in telling.count():
+            await trio.lowlevel.checkpoint()
+        await self.wait_until_drained(telling.pages, telling.draining)
         will_be_answered()
-        return tell(parts, record_lost=record_lost)
+        keeping, shield = telling.keep(), trio.CancelScope(shield=True)
+        told = telling.unmark(record_lost=record_lost)
+        with shield:  # somebody is yet to be told
+            for _ in keeping:
+                await trio.lowlevel.checkpoint()
+        return told
+
+    async def settled(self, telling: Telling) -> AsyncIterator[list[Part]]:
+        """All that is to be taken back, in steps; each may be, at once, when it comes."""
+        for _ in telling.look():
+            await trio.lowlevel.checkpoint()
+        several = False
+        for batch in batches(
+            (space, in_bytes(span)) for space, spans in telling.spans.items() for span in spans
+        ):
+            if several:
+                await trio.lowlevel.checkpoint()
+            several = True
+            await self.settle(batch)
+            yield batch
 
     async def settle(self, parts: list[Part]) -> None:
         """Return at a moment when ``parts`` may be taken back, at once.
@@ -181,12 +200,17 @@ class Purges:
             drains = [space.begin_purge(runs(pages), newest) for space, pages in zeroed]
             await self.drains.start(drains).wait()
             _require_all(drains)
-        await self.wait_until_drained(parts)
+        await self.wait_until_drained(
+            {space for space, _ in parts},
+            lambda: any(space.draining(space.touched(*span)) for space, span in parts),
+        )
 
-    async def wait_until_drained(self, parts: list[Part]) -> None:
-        """Return at a moment when nothing drains on ``parts``."""
-        while any(space.draining(space.touched(*span)) for space, span in parts):
-            for space, _ in parts:
+    async def wait_until_drained(
+        self, spaces: Collection[AddressSpace], draining: Callable[[], bool]
+    ) -> None:
+        """Return at a moment when nothing drains on what ``draining`` asks about."""
+        while draining():
+            for space in spaces:
                 self.drains.start_left(space)
             await self.drains.wait_for_one()
 
