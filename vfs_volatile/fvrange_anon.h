@@ -51,7 +51,8 @@ int fvrange_attach(const char *mount_dir);
 /*
  * Allocate memory, zeroed, at the start of a page. length is rounded up to whole pages.
  *
- * Returns NULL with errno: EINVAL (length is 0), ENOMEM, ENOTCONN (not attached, or the mount has
+ * Returns NULL with errno: EINVAL (length is 0), ENOMEM, ENOSPC (4,096 of the process, or very many
+ * of others, are there already: allocate more at a time), ENOTCONN (not attached, or the mount has
  * gone).
  */
 void *fvrange_anon_alloc(size_t length);

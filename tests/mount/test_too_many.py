@@ -67,6 +67,9 @@ def test_memory_of_a_process_counts_too(file: VFile, small: Mount, tmp_path: Pat
     try:
         process = family.first().start(small.path, 8)
         process.fill(0, 8, "a")
+        assert process.mark(3, 5) == 0
+        assert process.ask("unmark 5 1") == "ENOMEM"
+        assert process.unmark(3, 5) == 0
         assert process.mark(0, 1) == 0
         assert process.ask("mark 2 1 1") == "ENOMEM"
         file.unmark(0, 0)

@@ -137,3 +137,18 @@ def test_a_child_has_its_parents_marks_or_is_not_known(attachments: Attachments)
     assert space.memory.ranges == 60
     attachments.remove(parent)
     assert space.memory.ranges == 0
+
+
+def test_a_process_has_no_more_ranges_than_a_fork_copies_at_once(
+    attachments: Attachments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vfs_volatile.fs.attachments._MOST_RANGES", 4)
+    busy, other = attach(attachments), attach(attachments)
+    spaces = [busy.space(allocate(attachments, busy)) for _ in range(2)]
+    for page in range(4):
+        attachments.require_ranges(busy, 1)
+        spaces[page % 2].mark(PageSpan(2 * page, 2 * page + 1), 0)
+    fails(errno.ENOMEM, attachments.require_ranges, busy, 1)
+    attachments.require_ranges(other, 1)
+    spaces[0].unmark(PageSpan(0, 100))
+    attachments.require_ranges(busy, 2)

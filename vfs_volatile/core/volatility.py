@@ -204,9 +204,13 @@ class Volatility(Cutting):
 
         Nothing is here yet.
         """
-        for entry in parent.ranges:
-            self._add(VolatileRange.make(space, entry.span, entry.behavior, entry.age))
+        new = [
+            VolatileRange.make(space, entry.span, entry.behavior, entry.age)
+            for entry in parent.ranges
+        ]
+        self.ranges.add_all([entry.first for entry in new], [entry.end for entry in new], new)
         self._count(parent.pages)
+        self._memory.enqueue_all([entry for entry in new if any_in(self._resident, entry)])
         purged = self._memory.purged + len(parent.purged)
         self.purged |= parent.purged
         self._memory.purged = purged

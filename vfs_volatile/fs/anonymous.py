@@ -6,6 +6,7 @@ import errno
 
 from vfs_volatile.abi import anonymous as wire
 from vfs_volatile.abi.ioctls import BEHAVIOR_MASK, VRANGE_NONVOLATILE, VRANGE_VOLATILE
+from vfs_volatile.core.anonymous import AnonymousSpace
 from vfs_volatile.core.growth import require_to_mark, require_to_unmark
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import PageSpan, count
@@ -76,8 +77,7 @@ class Anonymous:
         ]
         if any(not 0 <= span.first < span.end <= space.lineage.pages for space, span in spans):
             raise SyscallError(errno.EINVAL)
-        require = require_to_mark if marks.mode == VRANGE_VOLATILE else require_to_unmark
-        require(self._memory, len(spans), ((space.volatility, span) for space, span in spans))
+        self._require_ranges(attachment, marks.mode, spans)
         for space, span in spans:
             if marks.mode == VRANGE_VOLATILE:
                 space.mark(span, marks.behavior)
@@ -89,6 +89,20 @@ class Anonymous:
         if marks.mode == VRANGE_NONVOLATILE:
             await self.orders.wait_for_sharers(spans)
         return b""
+
+    def _require_ranges(
+        self, attachment: Attachment, mode: int, spans: list[tuple[AnonymousSpace, PageSpan]]
+    ) -> None:
+        """Raise SyscallError(ENOMEM) if a mark or an unmark might make too many ranges."""
+        parts = [(space.volatility, span) for space, span in spans]
+        more = len(spans)
+        if mode == VRANGE_VOLATILE:
+            require_to_mark(self._memory, len(spans), parts)
+        else:
+            require_to_unmark(self._memory, len(spans), parts)
+            more = sum(volatility.ranges.splits(span) for volatility, span in parts)
+        if more:
+            self.attachments.require_ranges(attachment, more)
 
 
 def _marks(data: bytes) -> wire.Marks:

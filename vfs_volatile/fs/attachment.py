@@ -60,6 +60,11 @@ class Attachment:
         """Whose it is, as far as that is known."""
         return {"pid": self.pid, "command": command_of(self.pid) if self.pid else None}
 
+    @property
+    def ranges(self) -> int:
+        """How many of its ranges are volatile."""
+        return sum(len(space.volatility.ranges) for space in self.spaces.values())
+
     def space(self, region: int) -> AnonymousSpace:
         """Its memory in a region. Raises SyscallError(EINVAL): it has no such region."""
         try:

@@ -22,8 +22,10 @@ from vfs_volatile.units import PAGE_SIZE
 
 _MOST_PAGES = 1 << 26
 """Of one allocation: 256 GiB. What is kept here of a claim grows with its size."""
-_MOST_REGIONS = 1 << 16
-"""Of one process."""
+_MOST_REGIONS = 1 << 12
+_MOST_RANGES = 1 << 16
+"""Of one process: to fork takes some 40 us for each region and 2 us for each range, at one moment.
+"""
 _REGION_RANGES = 16
 """A region takes as much of the daemon's memory as so many ranges."""
 
@@ -94,8 +96,7 @@ class Attachments:
         """
         self.forget_unborn(parent)
         self._require_regions(len(parent.spaces))
-        ranges = sum(len(space.volatility.ranges) for space in parent.spaces.values())
-        self._memory.require_ranges(ranges)
+        self._memory.require_ranges(parent.ranges)
         token = secrets.randbits(63) | 1
         children: dict[int, AnonymousSpace] = {}
         parent.unborn = (token, children)
@@ -126,6 +127,11 @@ class Attachments:
         attachment.addresses[region] = asked.address
         attachment.spaces[region] = space
         return answer
+
+    def require_ranges(self, attachment: Attachment, more: int) -> None:
+        """Raise SyscallError(ENOMEM) if a process may not have so many more."""
+        if self._memory.ranges + more > _MOST_RANGES and attachment.ranges + more > _MOST_RANGES:
+            raise SyscallError(errno.ENOMEM)
 
     def free(self, attachment: Attachment, region: int) -> bytes:
         attachment.space(region)
