@@ -103,7 +103,7 @@ def fails(capsys: pytest.CaptureFixture[str]) -> Fails:
         ("mount d --budget -1", "--budget"),
         ("mount d --size 1Q", "--size"),
         ("mount d --size 0", "no page"),
-        ("mount d --access x", "--access"),
+        ("mount d --access x", "'--access': 'x' is not one of"),
         ("mount d --private x", "--private"),
         ("mount d --semantics x", "--semantics"),
         ("mount d --lifetime x", "--lifetime"),

@@ -59,7 +59,7 @@ def _from_mount(arguments: Sequence[str]) -> Sequence[str]:
 
 def _with_mend(error: typer.TyperException) -> str:
     """The message of Typer, with a mend if it has none."""
-    message = error.format_message().rstrip(".")
+    message = error.format_message().rstrip(".").replace(": Value error, ", ": ")  # pydantic's
     if ";" in message or message.endswith("?"):  # "Did you mean ...?"
         return message
     context: typer.Context | None = getattr(error, "ctx", None)
