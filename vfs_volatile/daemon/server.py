@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import logging
-import os
-import resource
 import signal
 import stat
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import trio
 
-from vfs_volatile.native import kcmp, procmap, shim  # isort: skip  # must come before pyfuse3
+from vfs_volatile.native import shim  # isort: skip  # must come before pyfuse3
 
 import pyfuse3
 
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.semantics import Semantics
 from vfs_volatile.daemon import systemd
-from vfs_volatile.daemon.config import SUBTYPE, Address, MountConfig
-from vfs_volatile.daemon.guardian import start_guardian
+from vfs_volatile.daemon.config import MountConfig
+from vfs_volatile.daemon.needs import (
+    make_arena,
+    make_direct_store,
+    make_guardian,
+    make_metrics_server,
+    make_mount,
+    make_scanner,
+    make_standby,
+    only_uid,
+    read_further_ahead,
+)
 from vfs_volatile.daemon.pressure import PressureGuard
 from vfs_volatile.daemon.psi import Triggers
 from vfs_volatile.daemon.purger import Purger
@@ -48,22 +53,13 @@ from vfs_volatile.fs.polls import Polls
 from vfs_volatile.fs.purges import Purges
 from vfs_volatile.fs.ranking import Ranking
 from vfs_volatile.fs.remains import Leftovers, clear_away
-from vfs_volatile.fs.threads import Standby
 from vfs_volatile.fs.tree import ROOT, Tree
-from vfs_volatile.mountinfo import find_mount
-from vfs_volatile.native.shortage import require_spare
 from vfs_volatile.processes.connector import subscribe
 from vfs_volatile.processes.identity import is_dying
 from vfs_volatile.processes.kernel import Kernel
 from vfs_volatile.processes.kin import look_at_living
-from vfs_volatile.processes.mappings import MappingScanner
-from vfs_volatile.processes.maps import OwnMount, query_text
-from vfs_volatile.store.arena import Arena
-from vfs_volatile.store.detached import DetachedTmpfs
+from vfs_volatile.processes.maps import OwnMount
 from vfs_volatile.units import PAGE_SIZE, total_memory
-
-if TYPE_CHECKING:
-    from vfs_volatile.daemon.metrics import MetricsServer
 
 log = logging.getLogger(__name__)
 
@@ -72,15 +68,8 @@ _BYTES_PER_RANGE = 2048
 _MAX_TASKS = 10_000
 """Requests served at a time. Some wait for others (an unmark for a write-back), so never few."""
 
-_READ_AHEAD_KIB = 256
-"""What a sequential reader is ahead, and what a fault elsewhere reads around it unless told not to
-(MADV_RANDOM). Twice the kernel's own choice: twice that again gains a sequential reader a twentieth
-and costs a random fault twice as much."""
 _STOP_SECONDS = 10.0
 """How long the end of the daemon waits for a purge under way."""
-
-_MOST_FILES = 4096
-"""Open files by which sleeping processes are followed, one for each thread."""
 
 
 def serve(config: MountConfig, on_ready: Callable[[], None]) -> bool:
@@ -106,7 +95,7 @@ def serve(config: MountConfig, on_ready: Callable[[], None]) -> bool:
 
 async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> bool:
     triggers = Triggers() if config.pressure else None
-    metrics = _metrics_server(config.metrics) if config.metrics else None
+    metrics = make_metrics_server(config.metrics) if config.metrics else None
     purger = Purger(shim.set_hurry)
     memory = Memory(
         config.size // PAGE_SIZE,
@@ -115,13 +104,13 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> bool:
         most_ranges=total_memory() // _BYTES_PER_RANGE,
         on_pressure=partial(_wake_at_once, purger),
     )
-    arena = _arena()
+    arena = make_arena()
     arena.when_left = Leftovers(arena).free
-    tmpfs, why_not = _direct_store(config)
+    tmpfs, why_not = make_direct_store(config)
     rules = config.semantics
     electorate = Electorate(
         subscribe() if rules.votes else None,
-        partial(look_at_living, _only_uid(config), Kernel().pids),
+        partial(look_at_living, only_uid(config), Kernel().pids),
     )
     tree = Tree(memory, arena.make_store, partial(clear_away, electorate))
     _give_root(tree.get(ROOT), config)
@@ -129,11 +118,11 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> bool:
     polls = Polls()
     journal = Journal(tree.inodes)
     news = News(tree.inodes, journal, polls)
-    looks = Looks(tree.inodes, rules, _scanner(config, own), electorate, _standby())
+    looks = Looks(tree.inodes, rules, make_scanner(config, own), electorate, make_standby())
     direct = DirectFiles(
         memory, tmpfs, why_not, tree.inodes, lambda ino: shim.invalidate(ino, -1, 0)
     )
-    drains = Drains(shim.invalidate, _standby())
+    drains = Drains(shim.invalidate, make_standby())
     purges = Purges(memory, drains, looks, news, Anonymous(memory, journal), direct.count)
     aids = DebugAids(purges)
     addressed = Addressed(own, rules, tree.inodes, purges, electorate, journal, aids)
@@ -149,10 +138,10 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> bool:
     )
     if config.acls:
         shim.want_acls()
-    _mount(operations, config)
-    _read_further_ahead(own)
+    make_mount(operations, config)
+    read_further_ahead(own)
     try:
-        _start_guardian(own.numbers[1])
+        make_guardian(own.numbers[1])
         async with trio.open_nursery() as nursery:
             requests = shim.install(operations, nursery.start_soon, is_dying)
             purging = trio.CancelScope()
@@ -241,119 +230,7 @@ async def _stop_on_signal(
             pyfuse3.terminate()
 
 
-def _metrics_server(address: Address) -> MetricsServer:
-    """Raises UserError if it cannot be had."""
-    try:
-        from vfs_volatile.daemon.metrics import MetricsServer  # here: an extra, and slow to load
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"--metrics: {error.name} is missing; install it with: pip install prometheus-client"
-        ) from None
-    return MetricsServer(address)
-
-
 def _facts(rules: Semantics, electorate: Electorate, triggers: Triggers | None) -> dict[str, str]:
     facts = {rule: str(choice) for rule, choice in asdict(rules).items()}
     facts["pressure"] = "off" if triggers is None else " and ".join(triggers.watched)
     return {**facts, "processes": electorate.view} if rules.votes else facts
-
-
-def _standby() -> Standby:
-    """Raises UserError if there can be none."""
-    standby = Standby()
-    standby.start()
-    return standby
-
-
-def _arena() -> Arena:
-    """Raises UserError if there can be none."""
-    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))  # it is about all files together here
-    try:
-        return Arena()
-    except OSError as error:
-        raise UserError(
-            f"no memory can be had for files: {error.strerror};"
-            " see the limits of the shell (ulimit)"
-        ) from None
-
-
-def _start_guardian(connection: int) -> None:
-    """Raises UserError if there can be none."""
-    try:
-        start_guardian(connection)
-    except OSError as error:
-        raise UserError(
-            f"no second process can be started: {error.strerror}; see the limits of the shell"
-            " (ulimit) or of the unit (TasksMax)"
-        ) from None
-
-
-def _direct_store(config: MountConfig) -> tuple[DetachedTmpfs | None, str]:
-    """Where files on the direct path are kept, or why no file can take it."""
-    if config.passthrough == "off":
-        return None, "the mount has -o passthrough=off"
-    try:
-        tmpfs = DetachedTmpfs(config.size // PAGE_SIZE, sets_atime=config.sets_atime)
-    except PermissionError:
-        return None, "the daemon lacks CAP_SYS_ADMIN"
-    except OSError as error:
-        return None, f"this kernel makes no tmpfs for it: {error.strerror}"
-    shim.want_passthrough()
-    return tmpfs, ""
-
-
-def _read_further_ahead(own: OwnMount) -> None:
-    """Let the kernel ask for more at a time, if we may: before it asks for anything."""
-    device = "{}:{}".format(*own.numbers)
-    with contextlib.suppress(OSError):  # not root, or no sysfs: as the kernel has it
-        Path(f"/sys/class/bdi/{device}/read_ahead_kb").write_text(str(_READ_AHEAD_KIB))
-
-
-def _scanner(config: MountConfig, own: OwnMount) -> MappingScanner:
-    query = procmap.query if procmap.available() else query_text
-    return MappingScanner(
-        own,
-        Kernel(query, kcmp.compare_memory, require_spare),
-        only_uid=_only_uid(config),
-        most_files=_files_for_looks(),
-    )
-
-
-def _only_uid(config: MountConfig) -> int | None:
-    """Whose processes alone can have files of the mount; None if that may be anybody's."""
-    return None if config.allow_other or os.getuid() == 0 else os.getuid()
-
-
-def _files_for_looks() -> int:
-    """How many files the looks at processes may hold open: a quarter of what all may."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limit = max(soft, min(hard, 4 * _MOST_FILES))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    return min(_MOST_FILES, limit // 4)
-
-
-def _mount(operations: Operations, config: MountConfig) -> None:
-    """Make the mount. Raises UserError if it cannot be made."""
-    options = {
-        *pyfuse3.default_options,
-        f"fsname={config.fsname}",
-        f"subtype={SUBTYPE}",
-        *config.mount_options,
-    }
-    if config.allow_other:
-        options.add("allow_other")
-    try:
-        pyfuse3.init(operations, config.mountpoint, options)
-    except RuntimeError as error:
-        raise UserError(
-            f"cannot mount at {config.mountpoint}: {error}; check the options and /dev/fuse"
-        ) from error
-    if not shim.took_hold():
-        pyfuse3.close(unmount=True)
-        raise UserError("the shim did not take hold of libfuse; build it again with 'make setup'")
-    if find_mount(config.mountpoint) is None:
-        pyfuse3.close(unmount=True)
-        raise UserError(
-            f"{config.mountpoint} was replaced while it was mounted; give a directory of your own"
-        )
