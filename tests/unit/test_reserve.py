@@ -164,3 +164,46 @@ def test_the_first_use_in_a_thread_needs_no_memory(what: str) -> None:
         capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr[-1000:]
+
+
+IN_PIECES = """
+import ctypes
+import mmap
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.free.argtypes = [ctypes.c_void_p]
+def call(deep):
+    return deep and call(deep - 1)
+resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+thread = threading.Thread(target=int)  # its stack is kept for another one
+thread.start()
+thread.join()
+limit(0)
+try:
+    while True:
+        kept.append(bytes(1 << 20))  # of the reserve
+except MemoryError:
+    kept.clear()
+blocks = []
+while at := libc.malloc(90_000):
+    blocks.append(at)
+for at in blocks[:-1]:
+    libc.free(at)
+assert memory_is_left()
+maps = []
+try:
+    while True:
+        maps.append(mmap.mmap(-1, 4096))
+except OSError:
+    pass
+{what}
+"""
+
+
+@pytest.mark.parametrize(
+    "what", ["call(900)", "thread = threading.Thread(target=int); thread.start(); thread.join()"]
+)
+def test_what_malloc_has_serves_for_all(what: str) -> None:
+    """What was freed may be all there is, when nothing more can be mapped."""
+    done = run(IN_PIECES.format(what=what), with_reserve=True)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr[-1000:]

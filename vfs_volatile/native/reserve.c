@@ -160,9 +160,41 @@ static void *raw_realloc(void *context, void *old, size_t size)
 	return WITH_RESERVE(size, raw.realloc(context, old, size));
 }
 
+#define PAGE 4096
+#define ROOM 32 /* before a block of malloc(3): what it is, and the step off a page */
+
+/*
+ * Python maps its arenas, and the stacks of its frames. What others have freed is not always
+ * unmapped, and may be all there is, in the reserve too. So blocks come from malloc(3) then; such a
+ * block does not begin on a page, which tells them apart.
+ */
+static void *map_or_malloc(void *context, size_t size)
+{
+	char *found = arena.alloc(context, size), *block;
+
+	if (found)
+		return found;
+	block = malloc(size + ROOM);
+	if (!block)
+		return NULL;
+	found = block + ROOM / 2;
+	if ((uintptr_t)found % PAGE == 0)
+		found = block + ROOM;
+	((void **)found)[-1] = block;
+	return found;
+}
+
 static void *arena_alloc(void *context, size_t size)
 {
-	return WITH_RESERVE(size, arena.alloc(context, size));
+	return WITH_RESERVE(size, map_or_malloc(context, size));
+}
+
+static void arena_free(void *context, void *old, size_t size)
+{
+	if ((uintptr_t)old % PAGE == 0)
+		arena.free(context, old, size);
+	else
+		free(((void **)old)[-1]);
 }
 
 /* Nothing is spared for others: CRoaring does not ask whether it got something. */
@@ -200,6 +232,7 @@ static void use_reserve_for_python(void)
 	PyObject_GetArenaAllocator(&arena);
 	of_arenas = arena;
 	of_arenas.alloc = arena_alloc;
+	of_arenas.free = arena_free;
 	PyObject_SetArenaAllocator(&of_arenas);
 }
 
