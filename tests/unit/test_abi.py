@@ -178,6 +178,17 @@ def test_ranges_take_suffixes_and_all() -> None:
     assert format_ranges([]) == ""
 
 
+def test_a_value_holds_64_kib_of_ranges_and_no_more_are_asked_for() -> None:
+    full = [*[(0, 1)] * 16383, (0, 12)]
+    assert len(format_ranges(full)) == 64 << 10
+    with pytest.raises(ValueError, match="too many"):
+        format_ranges([*full[:-1], (0, 123)])
+    wide = iter([(1 << 50, 4096)] * 20_000)
+    with pytest.raises(ValueError, match="too many"):
+        format_ranges(wide)
+    assert len(list(wide)) > 16_000, "as many as fit, not as might fit if they were short"
+
+
 BAD_RANGES = [
     *("", " ", ",", "+", "0", "0+", "+1", "0-1", "-1+1", "0+-1", "0++1", "0+1+2"),
     *("0+1,", ",0+1", "0+1,,2+1", "0+1 ,2+1", " 0+1", "0+1 ", "0+1\n", "0 +1", "0+ 1"),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from itertools import islice
 
 from vfs_volatile.abi import ioctls
 
@@ -108,8 +107,11 @@ def parse_mark(text: str) -> tuple[list[Span], int]:
 
 def format_ranges(spans: Iterable[Span]) -> str:
     """RANGES for ``spans``; empty text for none. Raises ValueError for more than a value holds."""
-    most = _VALUE_BYTES // len("0+1,") + 1
-    text = ",".join(f"{start}+{length}" for start, length in islice(spans, most))
-    if len(text) > _VALUE_BYTES:
-        raise ValueError("too many ranges for an extended attribute")
-    return text
+    texts: list[str] = []
+    left = _VALUE_BYTES + 1
+    for start, length in spans:
+        texts.append(f"{start}+{length}")
+        left -= len(texts[-1]) + 1
+        if left < 0:
+            raise ValueError("too many ranges for an extended attribute")
+    return ",".join(texts)
