@@ -158,6 +158,20 @@ def test_holes_are_zeros_also_those_that_are_punched_while_it_is_mapped(
     assert mapped("look") == "0X0d"
 
 
+def test_a_hole_that_is_punched_stays_one(direct: Mount) -> None:
+    """Of a large file a few pages may be mapped: to punch the rest must not fill it."""
+    file = direct.open("file")
+    os.ftruncate(file.fd, 1 << 30)
+    file.fill(2)
+    with map_file(file.fd, 4 * PAGE, access="sigbus"):
+        assert _held_pages(file) == 4
+        file.mark(*pages(1))
+        file.purge(*pages(1))
+        punch = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
+        fallocate(file.fd, punch, 0, 1 << 30)
+        assert _held_pages(file) == 4
+
+
 def test_what_nobody_touched_is_purged_and_reported(direct: Mount, mapper: MapperFactory) -> None:
     file = direct.open("file")
     os.ftruncate(file.fd, 4 * PAGE)

@@ -179,7 +179,8 @@ class Machine(RuleBasedStateMachine):
             page = self.pages[number]
             page.data = page.data[:start] + bytes(stop - start) + page.data[stop:]
             if stop - start == PAGE_SIZE:
-                page.held = self.space.keeps_pages and number < pages_for(self.size)
+                inside = number < pages_for(self.size)
+                page.held = self.space.keeps_pages and inside and (page.held or page.purged)
             last = number == pages_for(self.size) - 1 and offset + length >= self.size
             if start == 0 and (stop == PAGE_SIZE or last):
                 page.purged = False

@@ -12,7 +12,7 @@ from pyroaring import BitMap
 
 from tests.support.stores import FakeDirectStore
 from vfs_volatile.core.byte_spans import pages_covered, pages_touched, whole_pages
-from vfs_volatile.core.held import first_held, held_end, present
+from vfs_volatile.core.held import Search, held_end, present
 from vfs_volatile.core.pages import (
     LAST_PAGE,
     PageSpan,
@@ -91,8 +91,28 @@ def test_what_a_store_holds_is_found_by_counting(held: set[int], first: int, len
     inside = sorted(held & set(range(*span)))
     outside = sorted(set(range(*span)) - held)
     assert [page for run in present(store, span) for page in range(*run)] == inside
-    assert first_held(store, span) == (inside or [span.end])[0]
+    assert Search(store).first_held(span) == (inside or [span.end])[0]
     assert held_end(store, span) == (outside or [span.end])[0]
+
+
+class Untouched(FakeDirectStore):
+    """What it holds was allocated alone, and the kernel goes through all of that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def next_data(self, page: int) -> int | None:
+        self.asked += 1
+        return None
+
+
+def test_what_was_allocated_alone_is_passed_over_once() -> None:
+    store = Untouched()
+    for page in range(0, 2000, 20):
+        store.allocate(PageSpan(page, page + 1))
+    assert [run.first for run in present(store, PageSpan(0, 2000))] == list(range(0, 2000, 20))
+    assert store.asked <= 1
 
 
 @given(sets, st.integers(0, 20))

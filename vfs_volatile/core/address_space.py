@@ -136,11 +136,12 @@ class AddressSpace(Unmarking):
         """
         if span.end - span.first == 1:
             return span.end, 1
-        page = self._next_held(*span)
+        next_held = self._search()
+        page = next_held(*span)
         for place in range(most):
             if page >= span.end:
                 return span.end, place
-            page = self._next_held(self._place_end(PageSpan(page, span.end)), span.end)
+            page = next_held(self._place_end(PageSpan(page, span.end)), span.end)
         return page, most
 
     def _place_end(self, span: PageSpan) -> int:

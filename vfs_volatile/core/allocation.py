@@ -76,6 +76,8 @@ class Allocation(Residency):
             return
         touched = pages_touched(offset, end)
         self.look(touched)
+        freed = pages_covered(offset, end, MAX_BYTES)
+        kept = self._held_or_purged(freed) if self.keeps_pages else BitMap()
         # If direct, all at once, and what nobody can see beyond the end of file, too.
         for part in self._held_parts(touched) if self.direct is None else [touched]:
             start, stop = max(offset, part.first * PAGE_SIZE), min(end, part.end * PAGE_SIZE)
@@ -84,7 +86,7 @@ class Allocation(Residency):
                 partial(self.store.zero, start, stop - start),
             )
         self.volatility.zeroed(pages_covered(offset, end, self.size))
-        self.keep_pages(page_set(pages_covered(offset, end, MAX_BYTES)))
+        self.keep_pages(kept)
 
     def punching(self, offset: int, length: int) -> Iterator[None]:
         """As :meth:`punch_hole`, in steps of AT_ONCE ranges and PAGES_AT_ONCE pages or so."""
@@ -159,6 +161,10 @@ class Allocation(Residency):
         self.volatility.zeroed(covered)
 
     # ---- helpers ----
+
+    def _held_or_purged(self, span: PageSpan) -> BitMap:
+        """The pages of ``span`` that somebody who has them mapped may count on."""
+        return within(self.resident, span) | within(self.volatility.purged, span)
 
     def _reserve_all(self, span: PageSpan, purged: int = 0) -> None:
         """Raise SyscallError(ENOSPC) if there is no room for ``span``, where so many pages are not

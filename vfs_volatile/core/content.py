@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from pyroaring import BitMap
 
 from vfs_volatile.core.allocation import Allocation, require_size
 from vfs_volatile.core.byte_spans import pages_covered, pages_touched
-from vfs_volatile.core.held import first_held, held_end
+from vfs_volatile.core.held import Search, held_end
 from vfs_volatile.core.mending import change
 from vfs_volatile.core.pages import (
     LAST_PAGE,
@@ -247,15 +247,22 @@ class Content(Allocation):
     def _next_data(self, page: int) -> int | None:
         """The first page from ``page`` on that is resident and not purged."""
         purged, end = self.volatility.purged, pages_for(self.size)
-        found = self._next_held(page, end)
+        next_held = self._search()
+        found = next_held(page, end)
         while found < end and found in purged:
-            found = self._next_held(run_end(purged, found), end)
+            found = next_held(run_end(purged, found), end)
         return found if found < end else None
 
-    def _next_held(self, page: int, end: int) -> int:
-        """The first page from ``page`` on that holds memory; ``end`` if none does before."""
-        if self.direct is not None:
-            return first_held(self.direct, PageSpan(min(page, end), end))
+    def _search(self) -> Callable[[int, int], int]:
+        """Tells the first page from the first number on that holds memory; the other, an end, if
+        none does before. To be asked place after place.
+        """
+        if self.direct is None:
+            return self._next_resident
+        search = Search(self.direct)
+        return lambda page, end: search.first_held(PageSpan(min(page, end), end))
+
+    def _next_resident(self, page: int, end: int) -> int:
         found = next_page(self.resident, page)
         return end if found is None else min(found, end)
 
