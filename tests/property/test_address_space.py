@@ -41,6 +41,7 @@ from tests.property.strategies import (
 )
 from tests.support.model import ModelFile
 from tests.support.model_memory import ModelError, ModelMemory
+from tests.support.space import sought
 from tests.support.stores import FakeStore
 from tests.support.witness import Witness, pages_of
 from vfs_volatile.core.address_space import AddressSpace
@@ -64,7 +65,9 @@ def outcome(call: Callable[[], T]) -> T | str:
 
 
 def seek(offset: int, whence: int, file: AddressSpace | ModelFile) -> int:
-    return file.seek(offset, whence)
+    return (
+        file.seek(offset, whence) if isinstance(file, ModelFile) else sought(file, offset, whence)
+    )
 
 
 def read(offset: int, length: int, file: AddressSpace | ModelFile) -> bytes:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from tests.property.strategies import MAX_PAGES, extents, ranges, some_bytes
+from tests.support.space import sought
 from tests.support.stores import FakeDirectStore, FakeStore
 from vfs_volatile.abi.ioctls import VRANGE_PARTIAL, VRANGE_ZERO, vrange_priority
 from vfs_volatile.core.address_space import AddressSpace
@@ -212,7 +213,7 @@ class Machine(RuleBasedStateMachine):
             if offset >= self.size:
                 expected = "ENXIO"
             try:
-                found: int | str = self.space.seek(offset, whence)
+                found: int | str = sought(self.space, offset, whence)
             except SyscallError:
                 found = "ENXIO"
             assert found == expected

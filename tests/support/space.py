@@ -78,3 +78,15 @@ def refused(number: int, call: Callable[..., Any], *args: Any, **options: Any) -
     """``call`` raises OSError with this errno: the store would not do it."""
     with pytest.raises(OSError, match=re.escape(os.strerror(number))):
         call(*args, **options)
+
+
+def sought(space: AddressSpace, offset: int, whence: int, steps: list[None] | None = None) -> int:
+    """What lseek(2) answers; ``steps`` gets an entry for each turn of others."""
+    seeking = space.seeking(offset, whence)
+    while True:
+        try:
+            turn = next(seeking)
+        except StopIteration as found:
+            return int(found.value)
+        if steps is not None:
+            steps.append(turn)

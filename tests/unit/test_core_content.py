@@ -10,7 +10,7 @@ import os
 
 import pytest
 
-from tests.support.space import ZEROS, File, P, fails
+from tests.support.space import ZEROS, File, P, fails, sought
 from vfs_volatile.abi.ioctls import VRANGE_SIGBUS, VRANGE_ZERO
 
 
@@ -250,11 +250,11 @@ def test_rule_7_purged_pages_are_holes() -> None:
     file.mark(P, 2 * P, VRANGE_ZERO)
     file.purge()
     file.write(P + 1, b"x")
-    assert file.seek(0, os.SEEK_HOLE) == P
-    assert file.seek(P + 5, os.SEEK_HOLE) == P + 5
-    assert file.seek(P + 5, os.SEEK_DATA) == 3 * P
-    assert file.seek(3 * P, os.SEEK_HOLE) == 5 * P + 4
+    assert sought(file, 0, os.SEEK_HOLE) == P
+    assert sought(file, P + 5, os.SEEK_HOLE) == P + 5
+    assert sought(file, P + 5, os.SEEK_DATA) == 3 * P
+    assert sought(file, 3 * P, os.SEEK_HOLE) == 5 * P + 4
     for whence in (os.SEEK_DATA, os.SEEK_HOLE):
-        fails(errno.ENXIO, file.seek, 5 * P + 4, whence)
+        fails(errno.ENXIO, sought, file, 5 * P + 4, whence)
     file.truncate(8 * P)
-    fails(errno.ENXIO, file.seek, 6 * P, os.SEEK_DATA)
+    fails(errno.ENXIO, sought, file, 6 * P, os.SEEK_DATA)

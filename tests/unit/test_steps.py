@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from unittest.mock import Mock
@@ -10,11 +11,12 @@ import pytest
 import trio
 from pyroaring import BitMap
 
-from tests.support.space import File, P
+from tests.support.space import File, P, sought
 from tests.support.stores import FakeDirectStore
 from vfs_volatile.core import allocation, telling
 from vfs_volatile.core.pages import PageSpan, count, merged, pages_of
 from vfs_volatile.core.ranges import AT_ONCE
+from vfs_volatile.errors import SyscallError
 from vfs_volatile.fs.purges import Purges
 
 RANGES = 3 * AT_ONCE + 10
@@ -203,6 +205,27 @@ def test_a_file_of_ordinary_size_is_cut_at_once() -> None:
     file = File(size=1 << 16)
     file.allocate(0, (1 << 16) * P, keep_size=False)
     assert not list(file.truncating(P))
+
+
+@pytest.mark.parametrize("direct", [False, True], ids=["cached", "direct"])
+def test_no_step_of_a_search_for_data_passes_over_very_many_purged_pages(*, direct: bool) -> None:
+    """They may hold what was written to them since."""
+    number = 3 * AT_ONCE + 10
+    file = File(size=2 * number, zero_by_default=True)
+    if direct:
+        file.go_direct(FakeDirectStore())
+    file.truncate(2 * number * P)
+    file.mark(0, 0, 0)
+    held = PageSpan(0, 2 * number)
+    file.volatility.set_purged(pages_of([held]))
+    for page in range(0, 2 * number, 2):
+        file.store.allocate(PageSpan(page, page + 1))
+        file._make_resident(PageSpan(page, page + 1))
+    file.forget(pages_of([PageSpan(page, page + 1) for page in range(1, 2 * number, 2)]))
+    turns: list[None] = []
+    with pytest.raises(SyscallError):
+        sought(file, 0, os.SEEK_DATA, turns)
+    assert len(turns) == 3
 
 
 class Asked(BitMap):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,7 @@ from vfs_volatile.core.pages import (
     run_end,
     runs,
 )
+from vfs_volatile.core.ranges import AT_ONCE
 from vfs_volatile.errors import REFUSALS, SyscallError
 from vfs_volatile.units import PAGE_SIZE, pages_for
 
@@ -167,17 +168,18 @@ class Content(Allocation):
     def _last_step(self) -> int:
         return max(self.volatility.ranges.last_step(), self.last_portion())
 
-    def seek(self, offset: int, whence: int) -> int:
+    def seeking(self, offset: int, whence: int) -> Generator[None, None, int]:
         """The next data (SEEK_DATA) or hole (SEEK_HOLE) from ``offset``; purged pages are holes.
 
-        Raises SyscallError(ENXIO) at or beyond the end of file, and for data where none follows.
+        In steps of AT_ONCE purged runs that hold data. Raises SyscallError(ENXIO) at or beyond the
+        end of file, and for data where none follows.
         """
         if not 0 <= offset < self.size:
             raise SyscallError(errno.ENXIO)
         page = offset // PAGE_SIZE
         if whence == os.SEEK_HOLE:
             return min(max(offset, self._next_hole(page) * PAGE_SIZE), self.size)
-        found = self._next_data(page)
+        found = yield from self._next_data(page)
         if found is None or found * PAGE_SIZE >= self.size:
             raise SyscallError(errno.ENXIO)
         return max(offset, found * PAGE_SIZE)
@@ -244,13 +246,17 @@ class Content(Allocation):
 
     # ---- helpers: what is where ----
 
-    def _next_data(self, page: int) -> int | None:
+    def _next_data(self, page: int) -> Generator[None, None, int | None]:
         """The first page from ``page`` on that is resident and not purged."""
         purged, end = self.volatility.purged, pages_for(self.size)
         next_held = self._search()
         found = next_held(page, end)
+        passed = 0
         while found < end and found in purged:
             found = next_held(run_end(purged, found), end)
+            passed += 1
+            if passed % AT_ONCE == 0:
+                yield
         return found if found < end else None
 
     def _search(self) -> Callable[[int, int], int]:

@@ -15,6 +15,7 @@ from vfs_volatile.native import shim  # isort: skip  # must come before pyfuse3
 
 from pyfuse3 import FileHandleT, InodeT, PollHandle, RequestContext
 
+from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.pages import MAX_BYTES, Data, Lent, in_memory
 from vfs_volatile.errors import SyscallError
 from vfs_volatile.fs.answers import Answers, space_of
@@ -173,10 +174,10 @@ class Files(Answers):
             await self._purges.drains.flush(inode.number)
         space = space_of(inode)
         if inode.file is None or inode.file.size() <= MAX_BYTES:
-            return space.seek(offset, whence)
+            return await _seek(space, offset, whence)
         if offset < MAX_BYTES:
             with contextlib.suppress(SyscallError):  # no data below: perhaps beyond
-                if (found := space.seek(offset, whence)) < MAX_BYTES:
+                if (found := await _seek(space, offset, whence)) < MAX_BYTES:
                     return found
         try:  # nothing there can be marked or purged: the file itself knows
             return os.lseek(inode.file.fileno(), max(offset, MAX_BYTES), whence)
@@ -212,3 +213,14 @@ class Files(Answers):
         self._handles[fh] = Handle(inode, writable=writable, touches_atime=touches_atime)
         inode.opened(tid, writable=writable)
         return shim.Opened(fh, backing)
+
+
+async def _seek(space: AddressSpace, offset: int, whence: int) -> int:
+    """Raises SyscallError(ENXIO)."""
+    steps = space.seeking(offset, whence)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as found:
+            return int(found.value)
+        await trio.lowlevel.checkpoint()
