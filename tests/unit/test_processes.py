@@ -319,6 +319,17 @@ def test_an_opener_that_cannot_be_seen() -> None:
     assert openers.unseen
 
 
+def test_openers_that_have_ended_take_no_memory() -> None:
+    """Of a file that stays open, and that one short-lived process after the other opens."""
+    openers = Openers()
+    openers.since += 10**6
+    openers.add(os.getpid())
+    for number in range(1000):
+        openers.add(NO_PID + number)
+        assert len(openers.tids) < 100
+    assert openers.may_include(os.getpid())
+
+
 # ---- who maps a file ----
 
 QUERIES = [query_text, *([procmap.query] if procmap.available() else [])]

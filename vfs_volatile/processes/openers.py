@@ -7,6 +7,8 @@ import time
 
 from vfs_volatile.processes.identity import identify
 
+_FEW = 64
+"""Openers that are kept without a look whether they live."""
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -22,22 +24,27 @@ class Openers:
     that neither opened it in this time, nor is a child born since, nor was handed a descriptor.
     """
 
-    __slots__ = ("since", "tids", "unseen")
+    __slots__ = ("_enough", "since", "tids", "unseen")
 
     def __init__(self) -> None:
         self.since = boot_ticks()
         """When the first of them opened it."""
         self.tids: set[int] = set()
-        """Threads that opened it."""
+        """Threads that opened it, those that have ended not always included."""
+        self._enough = _FEW
+        """When there are more, those that have ended are left out."""
         self.unseen = False
         """Did a process open it that /proc does not show (one of another pid namespace)?"""
 
     def add(self, tid: int) -> None:
         """Thread ``tid`` opens the file; 0 as the kernel writes for one we cannot see."""
-        if tid:
-            self.tids.add(tid)
-        else:
+        if not tid:
             self.unseen = True
+            return
+        self.tids.add(tid)
+        if len(self.tids) > self._enough:
+            self.tids = {tid for tid in self.tids if os.path.exists(f"/proc/{tid}")}
+            self._enough = max(_FEW, 2 * len(self.tids))
 
     def may_include(self, pid: int) -> bool:
         """May process ``pid`` have the file mapped, as far as its age and threads tell?"""
