@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from typing import TYPE_CHECKING
 
+from vfs_volatile.core import acl
 from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.processes.openers import Openers
 from vfs_volatile.store.detached import DetachedFile
@@ -175,6 +177,27 @@ class Inode:
         self.pull_times()
         self.mtime_ns = self.ctime_ns = time.time_ns()
         self.push_times()
+
+
+def born_in(above: Inode, number: int, mode: int, uid: int, gid: int, umask: int) -> Inode:
+    """A new inode with what it takes from the directory it is made in.
+
+    (inode_init_owner in linux/fs/inode.c, posix_acl_create in linux/fs/posix_acl.c)
+    """
+    if above.mode & stat.S_ISGID:
+        gid = above.gid
+        if stat.S_ISDIR(mode):
+            mode |= stat.S_ISGID
+    default = above.xattrs.get(acl.DEFAULT)
+    if default is None or stat.S_ISLNK(mode):
+        return Inode(number, mode & ~umask, uid, gid)
+    mode, access = acl.inherited(default, mode)
+    inode = Inode(number, mode, uid, gid)
+    if access is not None:
+        inode.xattrs[acl.ACCESS] = access
+    if stat.S_ISDIR(mode):
+        inode.xattrs[acl.DEFAULT] = default
+    return inode
 
 
 class Handle:

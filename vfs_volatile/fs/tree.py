@@ -12,7 +12,6 @@ import stat
 from collections.abc import Callable
 from itertools import count
 
-from vfs_volatile.core import acl
 from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import PageStore
@@ -27,7 +26,7 @@ from vfs_volatile.fs.directory import (
     require_free,
     require_replaceable,
 )
-from vfs_volatile.fs.inode import Inode
+from vfs_volatile.fs.inode import Inode, born_in
 from vfs_volatile.fs.room import Room
 
 ROOT = 1
@@ -142,9 +141,8 @@ class Tree:
         require_free(entries, name)
         if inode.nlink == 0 and not inode.linkable:
             raise SyscallError(errno.ENOENT)
-        links, more = inode.nlink + 1, int(inode.nlink > 0)
-        all_links = self.room.links + more
-        if more:
+        links, all_links = inode.nlink + 1, self.room.links + (inode.nlink > 0)
+        if inode.nlink:
             self.room.require_link()
         inode.touch_changed()
         above.touch_written()
@@ -245,35 +243,11 @@ class Tree:
             self._clear_away(inode.space)
 
     def _new_in(self, above: Inode, mode: int, uid: int, gid: int, umask: int) -> Inode:
-        """A new inode with what it takes from the directory it is made in, for :meth:`_take_in`.
-
-        Raises SyscallError(ENOSPC).
-        """
-        if above.mode & stat.S_ISGID:
-            gid = above.gid
-            if stat.S_ISDIR(mode):
-                mode |= stat.S_ISGID
-        default = above.xattrs.get(acl.DEFAULT)
-        if default is None or stat.S_ISLNK(mode):
-            inode = Inode(next(self._numbers), mode & ~umask, uid, gid)
-        else:
-            inode = self._heir(default, mode, uid, gid)
+        """A new inode for a directory, for :meth:`_take_in`. Raises SyscallError(ENOSPC)."""
+        inode = born_in(above, next(self._numbers), mode, uid, gid, umask)
         self.room.require(inode)
         if stat.S_ISREG(mode):
             inode.space = AddressSpace(inode.number, self._memory, self._make_store())
-        return inode
-
-    def _heir(self, default: bytes, mode: int, uid: int, gid: int) -> Inode:
-        """A new inode in a directory with a default access control list.
-
-        (posix_acl_create in linux/fs/posix_acl.c)
-        """
-        mode, access = acl.inherited(default, mode)
-        inode = Inode(next(self._numbers), mode, uid, gid)
-        if access is not None:
-            inode.xattrs[acl.ACCESS] = access
-        if stat.S_ISDIR(mode):
-            inode.xattrs[acl.DEFAULT] = default
         return inode
 
     def _writable_directory(self, number: int) -> tuple[Inode, Directory]:
