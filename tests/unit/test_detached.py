@@ -6,12 +6,17 @@ import errno
 import mmap
 import os
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
+import trio
 
 from vfs_volatile.core.held import present
 from vfs_volatile.core.pages import PageSpan
-from vfs_volatile.store.detached import DetachedTmpfs
+from vfs_volatile.fs import remains
+from vfs_volatile.fs.remains import Removed
+from vfs_volatile.store import detached
+from vfs_volatile.store.detached import DetachedFile, DetachedTmpfs
 from vfs_volatile.units import PAGE_SIZE
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes a tmpfs")
@@ -112,3 +117,53 @@ def test_many_files_need_few_descriptors(tmpfs: DetachedTmpfs) -> None:
     with pytest.raises(OSError) as caught:  # noqa: PT011
         files[0].size()
     assert caught.value.errno == errno.ENOENT
+
+
+@pytest.fixture
+def large(tmpfs: DetachedTmpfs, monkeypatch: pytest.MonkeyPatch) -> DetachedFile:
+    """A file that holds more than is freed at once."""
+    monkeypatch.setattr(detached, "_FREED_AT_ONCE", 2)
+    monkeypatch.setattr(remains, "_TRIES", 3)
+    file = tmpfs.make_file(1)
+    file.write(0, b"x" * 4 * PAGE_SIZE)
+    return file
+
+
+def free_in_steps(tmpfs: DetachedTmpfs) -> list[int]:
+    """How many pages are held after each step."""
+    held = []
+
+    async def free() -> None:
+        removed = Removed(tmpfs)
+        tmpfs.when_left = removed.free
+        tmpfs.remove("1")
+        while removed._busy:
+            held.append(tmpfs.held_pages())
+            await trio.lowlevel.checkpoint()
+
+    trio.run(free)
+    assert not tmpfs.left
+    return held
+
+
+@pytest.mark.parametrize("beyond", [0, 1 << 20])
+def test_what_a_removed_file_holds_is_freed_in_steps(
+    tmpfs: DetachedTmpfs, large: DetachedFile, beyond: int
+) -> None:
+    """Also beyond its end."""
+    large.allocate(PageSpan(4 + beyond, 7 + beyond))
+    held = free_in_steps(tmpfs)
+    assert held[0] == 7
+    steps = [before - after for before, after in pairwise([*held, tmpfs.held_pages()])]
+    assert max(steps) <= 2 * 2, "trio gives two their turns in any order"
+    assert tmpfs.held_pages() == 0
+
+
+def test_who_has_a_removed_file_mapped_keeps_it(tmpfs: DetachedTmpfs, large: DetachedFile) -> None:
+    other = os.open(f"/proc/self/fd/{large.fileno()}", os.O_RDWR)
+    mapped = mmap.mmap(other, 4 * PAGE_SIZE)
+    os.close(other)
+    assert set(free_in_steps(tmpfs)) == {4}
+    assert mapped[:] == b"x" * 4 * PAGE_SIZE
+    mapped.close()
+    assert tmpfs.held_pages() == 0, "nobody else has it"

@@ -53,7 +53,7 @@ from vfs_volatile.fs.operations import Operations
 from vfs_volatile.fs.polls import Polls
 from vfs_volatile.fs.purges import Purges
 from vfs_volatile.fs.ranking import Ranking
-from vfs_volatile.fs.remains import Leftovers, clear_away
+from vfs_volatile.fs.remains import Leftovers, Removed, clear_away
 from vfs_volatile.fs.tree import ROOT, Tree
 from vfs_volatile.processes.connector import subscribe
 from vfs_volatile.processes.identity import is_dying
@@ -113,6 +113,8 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> bool:
     arena = make_arena()
     arena.when_left = Leftovers(arena).free
     tmpfs, why_not = make_direct_store(config)
+    if tmpfs is not None:
+        tmpfs.when_left = Removed(tmpfs).free
     rules = config.semantics
     electorate = Electorate(
         subscribe() if rules.votes else None,

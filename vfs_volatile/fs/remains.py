@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import trio
 
@@ -11,8 +12,13 @@ from vfs_volatile.core.ranges import AT_ONCE
 from vfs_volatile.errors import REFUSALS, refusal_text
 from vfs_volatile.fs.electorate import Electorate
 from vfs_volatile.store.arena import CHUNKS_AT_ONCE, Arena
+from vfs_volatile.store.detached import DetachedTmpfs, in_use
 
 log = logging.getLogger(__name__)
+
+_TRIES = 20
+_TRY_SECONDS = 0.05
+"""DirectFiles takes a file from the kernel within a second."""
 
 
 def clear_away(electorate: Electorate, space: AddressSpace) -> None:
@@ -56,6 +62,45 @@ class Leftovers:
             log.exception("memory that no file uses was not freed")
         finally:
             self._busy = False
+
+
+class Removed:
+    """Frees in the background what large files of the direct path hold that were deleted."""
+
+    def __init__(self, tmpfs: DetachedTmpfs) -> None:
+        self._tmpfs = tmpfs
+        self._busy = False
+
+    def free(self) -> None:
+        """One was left. Without memory for a task it is freed with the next."""
+        if not self._busy:
+            try:
+                trio.lowlevel.spawn_system_task(self._free)
+                self._busy = True
+            except MemoryError:
+                pass
+
+    async def _free(self) -> None:
+        try:
+            while self._tmpfs.left:
+                fd = self._tmpfs.left.pop()
+                try:
+                    await self._free_one(fd)
+                finally:
+                    os.close(fd)
+        except Exception:  # would end the daemon, and with it every file
+            log.exception("a deleted file was not freed in steps")
+        finally:
+            self._busy = False
+
+    async def _free_one(self, fd: int) -> None:
+        """Whoever has it mapped keeps it, and frees it in the end."""
+        for _ in range(_TRIES):  # the kernel has it until we are told that it is closed, or longer
+            if not in_use(fd):
+                while self._tmpfs.free_some(fd):
+                    await trio.lowlevel.checkpoint()
+                return
+            await trio.sleep(_TRY_SECONDS)
 
 
 async def _clear_away_in_steps(space: AddressSpace) -> None:

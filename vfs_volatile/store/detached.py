@@ -13,10 +13,14 @@ import fcntl
 import os
 import struct
 from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
 
+from vfs_volatile.core.held import last_few_pages
 from vfs_volatile.core.pages import LAST_PAGE, Data, Extent, PageSpan, in_memory
+from vfs_volatile.errors import REFUSALS
 from vfs_volatile.store.arena import fallocate_keeping_size, punch
-from vfs_volatile.units import PAGE_SIZE
+from vfs_volatile.units import PAGE_SIZE, pages_for
 
 # System calls since Linux 5.2, with the same number on every machine (<asm-generic/unistd.h>), and
 # their constants (<linux/mount.h>).
@@ -32,6 +36,10 @@ _CACHESTAT_RANGE = struct.Struct("=QQ")
 _CACHESTAT_FOUND = ctypes.c_uint64 * 5
 """<linux/mman.h>: nr_cache, nr_dirty, nr_writeback, nr_evicted, nr_recently_evicted."""
 
+_FREED_AT_ONCE = 1 << 14
+"""Pages: some five milliseconds."""
+_BEYOND = (1 << 63) // PAGE_SIZE - 1
+"""A page that no file reaches."""
 _MAX_OPEN = 256
 """Descriptors kept open, of the files used last."""
 
@@ -68,6 +76,22 @@ def _held_in(fd: int, span: PageSpan) -> int:
     return int(found[0] + found[3])
 
 
+def in_use(fd: int) -> bool:
+    """Does anybody else have it open or mapped?
+
+    The kernel grants a write lease only to the sole opener (check_conflicting_open in
+    linux/fs/locks.c).
+    """
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    except OSError as error:
+        if error.errno == errno.EAGAIN:
+            return True
+        raise
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False
+
+
 def _require_cachestat() -> None:
     """Raises OSError: ENOSYS before Linux 6.5, or if a filter of system calls does not know it."""
     fd = os.memfd_create("vfs-volatile", os.MFD_CLOEXEC)
@@ -101,6 +125,10 @@ class DetachedTmpfs:
         self.used = False
         """Has a file ever been made?"""
         self._open: OrderedDict[str, int] = OrderedDict()
+        self.left: list[int] = []
+        """Descriptors of removed files that hold much: nothing is freed while they are open."""
+        self.when_left: Callable[[], object] = self.free_all
+        """Called when one was left: it is to be freed soon. It must not raise."""
 
     def make_file(self, ino: int) -> DetachedFile:
         """A new, empty file for inode ``ino``. Raises OSError."""
@@ -144,15 +172,44 @@ class DetachedTmpfs:
         return fd
 
     def remove(self, name: str) -> None:
-        """Free a file; who has it mapped keeps it."""
+        """Free a file, now or soon if it holds much; who has it mapped keeps it."""
+        with contextlib.suppress(*REFUSALS):  # then all of it goes when the last who has it ends
+            self.descriptor(name)
         fd = self._open.pop(name, None)
-        if fd is not None:
-            os.close(fd)
-        os.unlink(name, dir_fd=self._root)
+        try:
+            os.unlink(name, dir_fd=self._root)
+        finally:
+            if fd is not None:
+                self._leave(fd)
+
+    def free_some(self, fd: int) -> bool:
+        """Free _FREED_AT_ONCE pages of a file that was left, the last first; does it hold more?
+
+        Nobody else may have it. Raises OSError.
+        """
+        end = pages_for(os.fstat(fd).st_size)
+        if _held_in(fd, PageSpan(end, _BEYOND)):
+            end = _BEYOND
+        keep = last_few_pages(partial(_held_in, fd), end, _FREED_AT_ONCE)
+        os.ftruncate(fd, keep * PAGE_SIZE)
+        return keep > 0
+
+    def free_all(self) -> None:
+        """Free all files that were left."""
+        while self.left:
+            os.close(self.left.pop())
 
     def close(self) -> None:
-        for fd in (*self._open.values(), self._root):
+        for fd in (*self.left, *self._open.values(), self._root):
             os.close(fd)
+
+    def _leave(self, fd: int) -> None:
+        with contextlib.suppress(*REFUSALS):
+            if os.fstat(fd).st_blocks * 512 > _FREED_AT_ONCE * PAGE_SIZE:
+                self.left.append(fd)
+                self.when_left()
+                return
+        os.close(fd)
 
     def _opened(self, name: str, flags: int) -> int:
         """A descriptor; where there is no other left, in the place of one that is kept."""
@@ -197,20 +254,8 @@ class DetachedFile:
         return os.fstat(self.fileno()).st_blocks * 512 // PAGE_SIZE
 
     def in_use(self) -> bool:
-        """Does anybody else have it open or mapped?
-
-        The kernel grants a write lease only to the sole opener (check_conflicting_open in
-        linux/fs/locks.c).
-        """
-        fd = self.fileno()
-        try:
-            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-        except OSError as error:
-            if error.errno == errno.EAGAIN:
-                return True
-            raise
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-        return False
+        """Does anybody else have it open or mapped?"""
+        return in_use(self.fileno())
 
     def held_in(self, span: PageSpan) -> int:
         return _held_in(self.fileno(), span)
