@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any, Protocol
 
+from pyroaring import BitMap
 from sortedcontainers import SortedList
 
 from vfs_volatile.abi.ioctls import VRANGE_SIGBUS, VRANGE_ZERO
@@ -33,6 +34,7 @@ class _Entries(SortedList[Any]):
     _maxes: list[Any]
     _index: list[int]
     _load: int
+    _len: int
 
     def _expand(self, pos: int) -> None:
         """As the original, but half of a list that has become long is never in no list."""
@@ -42,6 +44,24 @@ class _Entries(SortedList[Any]):
             return
         self._lists[pos : pos + 1] = [whole[: self._load], whole[self._load :]]
         self._maxes[pos : pos + 1] = [self._lists[pos][-1], whole[-1]]
+        del self._index[:]
+
+    def mend(self, belongs: Callable[[Any], bool]) -> None:
+        """Let those be here that ``belongs`` says, each once, after a change that was not finished.
+
+        List by list: of very many there may be no memory for a copy.
+        """
+        last = None
+        for part in self._lists:
+            kept = []
+            for entry in part:
+                if entry != last and belongs(entry):
+                    kept.append(entry)
+                last = entry
+            part[:] = kept
+        self._lists[:] = filter(None, self._lists)
+        self._maxes[:] = [part[-1] for part in self._lists]
+        self._len = sum(map(len, self._lists))
         del self._index[:]
 
 
@@ -115,14 +135,27 @@ class PurgeQueue:
         for entry in entries:
             self.discard(entry)
 
-    def replace(self, space: Space, entries: list[VolatileRange]) -> None:
-        """Let just ``entries`` be here of those of ``space``. Takes time for all that are here."""
-        others = {entry for entry in self._entries if entry.space is not space}
-        self._entries = _Entries(chain(others, entries))
+    def mend(self, space: Space, belongs: Callable[[VolatileRange], bool]) -> BitMap:
+        """Let of the ranges of ``space`` none be here but those that ``belongs`` says; the first
+        pages of those. Takes time for all that are here.
+        """
+        found = BitMap()
+
+        def check(entry: VolatileRange) -> bool:
+            if entry.space is not space:
+                return True
+            if not belongs(entry):
+                return False
+            found.add(entry.first)
+            return True
+
+        self._in_doubt = True  # until it is done
+        self._entries.mend(check)
         self._in_doubt = False
+        return found
 
     def _mend(self) -> None:
-        self._entries = _Entries(set(self._entries))  # some may be there twice
+        self._entries.mend(lambda _: True)
         self._in_doubt = False
 
 

@@ -196,7 +196,7 @@ def _are_pages(firsts: Sequence[int], ends: Sequence[int]) -> bool:
     return sum(ends) - sum(firsts) == len(firsts)
 
 
-def for_each(change: Callable[..., object], *columns: Sequence[int]) -> None:
+def for_each(change: Callable[..., object], *columns: Iterable[int]) -> None:
     """Call ``change`` for each row of ``columns``, without a step of the interpreter for each."""
     deque(map(change, *columns), maxlen=0)
 

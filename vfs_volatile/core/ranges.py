@@ -227,6 +227,10 @@ class RangeMap:
         self._firsts.update(firsts)
         add_runs(self.covered, firsts, ends)
 
+    def has(self, entry: VolatileRange) -> bool:
+        """Is just this range here?"""
+        return self._by_first.get(entry.first) == entry
+
     def exactly(self, firsts: list[int], ends: list[int]) -> list[VolatileRange] | None:
         """The ranges that are ``[first, end)`` one by one; None if one of them is no range."""
         found = [entry for entry in map(self._by_first.get, firsts) if entry is not None]
@@ -245,19 +249,22 @@ class RangeMap:
     def mend(self, end: int, newest: int) -> None:
         """Let all follow from the ranges by first page, if memory ran out during a change.
 
-        Those go that lie beyond page ``end``, or are younger than ``newest``.
+        Those go that lie beyond page ``end``, or are younger than ``newest``. In place: of very
+        many there may be no memory for a copy.
         """
-        kept: dict[int, VolatileRange] = {}
-        covered, voted = BitMap(), BitMap()
+        firsts, covered, voted, gone = BitMap(), BitMap(), BitMap(), BitMap()
         for first, entry in self._by_first.items():
-            if entry.age <= newest and first < end:
-                kept[first] = entry if entry.end <= end else entry.part(PageSpan(first, end))
-                covered.add_range(first, kept[first].end)
-                if entry.voted:
-                    voted.add_range(first, kept[first].end)
-        firsts = BitMap(kept)
-        self._by_first, self._firsts = kept, firsts
-        self.covered, self.voted = covered, voted
+            if entry.age > newest or first >= end:
+                gone.add(first)
+                continue
+            if entry.end > end:
+                entry = self._by_first[first] = entry.part(PageSpan(first, end))
+            firsts.add(first)
+            covered.add_range(first, entry.end)
+            if entry.voted:
+                voted.add_range(first, entry.end)
+        self._firsts, self.covered, self.voted = firsts, covered, voted
+        for_each(self._by_first.pop, gone)  # last: what is found by the sets is there
 
     def check(self) -> None:
         """Raise AssertionError if an invariant does not hold."""

@@ -184,7 +184,7 @@ class Residency(ABC):
             self.resident -= self.resident - (page_set(PageSpan(0, end)) - purged)
             with contextlib.suppress(OSError):  # refused: at worst it holds what is not counted
                 self.store.truncate(self._size)
-                for gap in list(runs(page_set(PageSpan(0, end)) - self.resident)):
+                for gap in runs(page_set(PageSpan(0, end)) - self.resident):
                     self.store.drop(gap)
         self._recount()
 

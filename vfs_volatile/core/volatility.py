@@ -234,6 +234,13 @@ class Volatility(Cutting):
         """
         self._count(len(self.ranges.covered) - self.pages)
         self.idle.clear()
-        holding = [entry for entry in self.ranges if self.direct or any_in(self._resident, entry)]
-        self._memory.queue.replace(space, holding)
+        queue = self._memory.queue
+
+        def holds(entry: VolatileRange) -> bool:
+            return self.direct or any_in(self._resident, entry)
+
+        queued = queue.mend(space, lambda entry: self.ranges.has(entry) and holds(entry))
+        for entry in self.ranges:
+            if entry.first not in queued and holds(entry):
+                queue.add(entry)
         self._memory.signal_pressure()

@@ -18,7 +18,14 @@ import trio
 
 from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.paths import Path, choose_path
-from vfs_volatile.errors import REFUSALS, SyscallError, refusal, refusal_reason, refusal_text
+from vfs_volatile.errors import (
+    REFUSALS,
+    SyscallError,
+    log_failure,
+    refusal,
+    refusal_reason,
+    refusal_text,
+)
 from vfs_volatile.fs.inode import Inode
 from vfs_volatile.native import shim
 from vfs_volatile.store.detached import DetachedTmpfs
@@ -178,8 +185,8 @@ class DirectFiles:
                     await when_unmapped(inode)
                 pause = self._look()
                 self._hurry = trio.Event()
-            except Exception:  # a bug here must not take the files of the mount with it
-                log.exception("looking at files failed")
+            except Exception as error:  # a bug here must not take the files of the mount with it
+                log_failure(log, "looking at files", error)
                 pause = _MOST_SECONDS
             self._next_look = trio.current_time() + pause
             with trio.move_on_after(pause):
