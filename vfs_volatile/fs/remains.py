@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 
@@ -9,7 +10,7 @@ import trio
 
 from vfs_volatile.core.address_space import AddressSpace
 from vfs_volatile.core.ranges import AT_ONCE
-from vfs_volatile.errors import REFUSALS, refusal_text
+from vfs_volatile.errors import refusal_text
 from vfs_volatile.fs.electorate import Electorate
 from vfs_volatile.store.arena import CHUNKS_AT_ONCE, Arena
 from vfs_volatile.store.detached import DetachedTmpfs, in_use
@@ -19,23 +20,28 @@ log = logging.getLogger(__name__)
 _TRIES = 20
 _TRY_SECONDS = 0.05
 """DirectFiles takes a file from the kernel within a second."""
+_AGAIN_SECONDS = 0.5
+"""After there was no memory for it."""
 
 
 def clear_away(electorate: Electorate, space: AddressSpace) -> None:
-    """Give back what it holds: at once, or in the background if it has very many ranges."""
+    """Give back what it holds: at once, or in the background if it has very many ranges, or if
+    there is no memory for it now.
+    """
     electorate.forget(space)
-    if len(space.volatility.ranges) <= AT_ONCE:
-        _close(space)
-    else:
+    if len(space.volatility.ranges) > AT_ONCE or not _close(space):
         trio.lowlevel.spawn_system_task(_clear_away_in_steps, space)
 
 
-def _close(space: AddressSpace) -> None:
-    """Whoever deletes a file is not told what becomes of its memory."""
+def _close(space: AddressSpace) -> bool:
+    """Whoever deletes a file is not told what becomes of its memory. False: no memory for it."""
     try:
         space.close()
-    except REFUSALS as error:
+    except MemoryError:
+        return False
+    except OSError as error:
         log.warning("a deleted file leaves something behind: %s", refusal_text(error))
+    return True
 
 
 class Leftovers:
@@ -104,9 +110,18 @@ class Removed:
 
 
 async def _clear_away_in_steps(space: AddressSpace) -> None:
-    try:
-        for _ in space.truncating(0):
-            await trio.lowlevel.checkpoint()
-        _close(space)
-    except Exception:  # would end the daemon, and with it every file
-        log.exception("a deleted file was not cleared away")
+    """However long there is no memory for it: nobody would do it later."""
+    done = False
+    while not done:
+        try:
+            with contextlib.suppress(OSError):  # it is told, if what is left cannot be freed either
+                for _ in space.truncating(0):
+                    await trio.lowlevel.checkpoint()
+            done = _close(space)
+        except MemoryError:
+            pass
+        except Exception:  # would end the daemon, and with it every file
+            log.exception("a deleted file was not cleared away")
+            return
+        if not done:
+            await trio.sleep(_AGAIN_SECONDS)
