@@ -16,13 +16,22 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tools.bench import caching, chunks, core_cost, data_path, deciding, ioctl_cost, purging
+from tools.bench import (
+    caching,
+    chunks,
+    core_cost,
+    data_path,
+    deciding,
+    ioctl_cost,
+    purging,
+    strangers,
+)
 from tools.bench.figures import Figures
 from tools.bench.plot import plot
 
 Say = Callable[[str], None]
 
-_PARTS = ["core", "ioctl", "data", "purging", "deciding", "caching", "chunks"]
+_PARTS = ["core", "ioctl", "data", "purging", "deciding", "caching", "chunks", "strangers"]
 _LEAST_WIDTH = 110
 """Columns of the widest table."""
 
@@ -80,6 +89,7 @@ def _measure(options: argparse.Namespace, say: Say) -> Iterator[Figures]:
             "deciding": lambda: deciding.measure(work, quick, say),
             "caching": lambda: caching.measure(work, quick, say),
             "chunks": lambda: chunks.measure(work, quick, say),
+            "strangers": lambda: strangers.measure(work, quick, say),
         }
         wanted = [options.only] if options.only else _PARTS
         for part in wanted:

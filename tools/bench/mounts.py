@@ -69,13 +69,14 @@ class VolatileMount:
 def volatile_mount(
     work: Path, seconds: float, name: str = "volatile", **options: str
 ) -> Iterator[VolatileMount]:
-    """Mount below ``work`` with ``--name value`` for each option; freed after ``seconds``.
+    """Mount below ``work`` with ``--name value`` for each option (a flag has the value ""); freed
+    after ``seconds``.
 
     Freed means that whoever is stuck in the mount gets ENOTCONN and goes on.
     """
     path = work / name
     path.mkdir()
-    arguments = [part for key, value in options.items() for part in (f"--{key}", value)]
+    arguments = [part for key, value in options.items() for part in (f"--{key}", value) if part]
     daemon = subprocess.Popen(
         [sys.executable, "-m", "vfs_volatile", "mount", str(path), "-f", *arguments],
         stdin=subprocess.DEVNULL,
