@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
 from operator import or_
 
 from pyroaring import BitMap
 
-from vfs_volatile.core.pages import PageSpan
+from vfs_volatile.core.pages import PageSpan, Spanning
 from vfs_volatile.units import PAGE_SIZE, pages_for
 
 ByteSpan = tuple[int, int]
@@ -61,6 +61,13 @@ def bytes_of(pages: BitMap, span: ByteSpan, number: int) -> int:
 def in_bytes(span: PageSpan) -> ByteSpan:
     """The bytes of ``span``, as (start, length)."""
     return span.first * PAGE_SIZE, (span.end - span.first) * PAGE_SIZE
+
+
+def bytes_in_file(spans: Iterable[Spanning], size: int) -> Iterator[ByteSpan]:
+    """The bytes of each of ``spans`` in a file of ``size`` bytes, as (start, length)."""
+    for span in spans:
+        start, end = span.first * PAGE_SIZE, span.end * PAGE_SIZE
+        yield start, (min(size, end)) - start
 
 
 class Met:

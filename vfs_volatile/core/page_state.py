@@ -10,7 +10,14 @@ from typing import NamedTuple
 
 from pyroaring import BitMap
 
-from vfs_volatile.core.byte_spans import ByteSpan, bytes_of, clip, pages_touched, whole_pages
+from vfs_volatile.core.byte_spans import (
+    ByteSpan,
+    bytes_in_file,
+    bytes_of,
+    clip,
+    pages_touched,
+    whole_pages,
+)
 from vfs_volatile.core.content import Content
 from vfs_volatile.core.pages import PageSpan, count, runs
 from vfs_volatile.errors import SyscallError
@@ -41,19 +48,20 @@ class PageState(Content):
         if found is None:
             raise SyscallError(errno.ENXIO)
         span, behavior, state = found
-        return Run(*self._bytes(span), behavior, state)
+        ((at, length),) = bytes_in_file([span], self.size)
+        return Run(at, length, behavior, state)
 
     def volatile_spans(self) -> Iterator[ByteSpan]:
         """The volatile ranges, unmerged."""
-        return (self._bytes(entry.span) for entry in self.volatility.ranges)
+        return bytes_in_file(self.volatility.ranges, self.size)
 
     def purged_spans(self) -> Iterator[ByteSpan]:
         """The runs of pages that are purged and still volatile."""
-        return (self._bytes(run) for run in runs(self.volatility.purged))
+        return bytes_in_file(runs(self.volatility.purged), self.size)
 
     def lost_spans(self) -> Iterator[ByteSpan]:
         """The runs of pages that an unmark by xattr found purged, still unacknowledged."""
-        return (self._bytes(run) for run in runs(self.volatility.lost))
+        return bytes_in_file(runs(self.volatility.lost), self.size)
 
     def purged_bytes(self, start: int, length: int) -> int:
         """How many bytes of the range are purged."""

@@ -162,10 +162,6 @@ class Residency(ABC):
             yield start, cut * PAGE_SIZE - start
             start = cut * PAGE_SIZE
 
-    def _bytes(self, span: PageSpan) -> ByteSpan:
-        start = span.first * PAGE_SIZE
-        return start, min(span.end * PAGE_SIZE, self.size) - start
-
     @abstractmethod
     def mend(self, newest: int) -> None:
         """As in :mod:`~vfs_volatile.core.mending`: the address_space as a whole."""
