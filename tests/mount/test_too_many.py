@@ -11,7 +11,7 @@ import pytest
 from tests.support.anonymous import Family, compile_client
 from tests.support.files import VFile
 from tests.support.fvrange import PAGE
-from tests.support.mount import Mount, MountFactory
+from tests.support.mount import Mount, MountFactory, run
 from tests.support.small_daemon import MOST
 from vfs_volatile import VRANGE_NONVOLATILE, VRANGE_VOLATILE, fvrange_many
 
@@ -59,6 +59,14 @@ def test_what_would_make_too_many_changes_nothing(file: VFile, name: str) -> Non
     file.unmark(0, 0)
     file.mark()
     assert file.attribute("volatile") == f"0+{(2 * MOST + 10) * PAGE}"
+
+
+def test_the_command_tells_what_to_do(file: VFile) -> None:
+    done = run("mark", file.path)
+    assert done.returncode == 1
+    assert "Cannot allocate memory; unmark other ranges" in done.stderr
+    assert run("unmark", file.path).returncode == 0
+    assert run("mark", file.path).returncode == 0
 
 
 def test_memory_of_a_process_counts_too(file: VFile, small: Mount, tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ _MENDS = {
     errno.EACCES: "run as the owner of the file, or as the user who mounted it",
     errno.EPERM: "run as the owner of the file, or as the user who mounted it",
     errno.EROFS: "mount it without ro",
+    errno.ENOMEM: "unmark other ranges, or whole ones: there are as many as may be; or the daemon"
+    " has no more memory (its log tells)",
     errno.ENOTTY: "give a regular file of a vfs-volatile mount",
     errno.ENODATA: "give the mount point, not a bind mount of a directory in it",
     errno.ETXTBSY: "wait until the program has ended",
