@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -317,6 +318,16 @@ def test_an_opener_that_cannot_be_seen() -> None:
     assert not openers.unseen
     openers.add(0)
     assert openers.unseen
+
+
+def test_a_process_whose_opening_thread_has_ended_may_have_the_file_mapped() -> None:
+    openers = Openers()
+    openers.since += 10**6
+    assert not openers.may_include(os.getpid())
+    thread = threading.Thread(target=lambda: openers.add(threading.get_native_id()))
+    thread.start()
+    thread.join()
+    assert openers.may_include(os.getpid())
 
 
 def test_openers_that_have_ended_take_no_memory() -> None:

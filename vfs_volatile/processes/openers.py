@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from vfs_volatile.processes.identity import identify
+from vfs_volatile.processes.identity import identify, process_of_thread
 
 _FEW = 64
 """Openers that are kept without a look whether they live."""
@@ -15,6 +15,15 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 def boot_ticks() -> int:
     """Now, in the unit and on the clock of a process's start time (proc_pid_stat(5), field 22)."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) * _TICKS // 10**9
+
+
+def _is_first_thread(tid: int) -> bool:
+    """Is it certain that its process has its number? Far cheaper than to read which has."""
+    try:
+        os.close(os.pidfd_open(tid))
+    except OSError:
+        return False
+    return True
 
 
 class Openers:
@@ -30,7 +39,8 @@ class Openers:
         self.since = boot_ticks()
         """When the first of them opened it."""
         self.tids: set[int] = set()
-        """Threads that opened it, those that have ended not always included."""
+        """Threads that opened it, and the first threads of their processes; those that have ended
+        are not always included."""
         self._enough = _FEW
         """When there are more, those that have ended are left out."""
         self.unseen = False
@@ -41,7 +51,11 @@ class Openers:
         if not tid:
             self.unseen = True
             return
+        if tid in self.tids:
+            return
         self.tids.add(tid)
+        if not _is_first_thread(tid):  # it may end, and what it has mapped stays
+            self.tids.add(process_of_thread(tid) or tid)
         if len(self.tids) > self._enough:
             self.tids = {tid for tid in self.tids if os.path.exists(f"/proc/{tid}")}
             self._enough = max(_FEW, 2 * len(self.tids))
