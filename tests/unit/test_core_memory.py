@@ -13,8 +13,9 @@ from tests.support.stores import FakeStore
 from vfs_volatile.abi.ioctls import VRANGE_FULL, VRANGE_PARTIAL, vrange_priority
 from vfs_volatile.core import reclaim
 from vfs_volatile.core.address_space import AddressSpace
-from vfs_volatile.core.memory import Memory, PurgeQueue
+from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import PageSpan
+from vfs_volatile.core.purge_queue import PurgeQueue
 from vfs_volatile.core.ranges import VolatileRange
 from vfs_volatile.core.reclaim import Round, choose, still_allowed
 from vfs_volatile.errors import SyscallError

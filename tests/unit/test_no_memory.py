@@ -19,8 +19,9 @@ from tests.support.space import File, P, letter
 from tests.support.stores import FakeDirectStore, FakeStore
 from vfs_volatile.abi.ioctls import VRANGE_PARTIAL, VRANGE_ZERO
 from vfs_volatile.core.address_space import AddressSpace
-from vfs_volatile.core.memory import Memory, PurgeQueue
+from vfs_volatile.core.memory import Memory
 from vfs_volatile.core.pages import PageSpan, count
+from vfs_volatile.core.purge_queue import PurgeQueue
 from vfs_volatile.core.ranges import VolatileRange
 from vfs_volatile.core.telling import hold, tell
 from vfs_volatile.errors import SyscallError
