@@ -203,6 +203,8 @@ def for_each(change: Callable[..., object], *columns: Iterable[int]) -> None:
 
 def within(pages: BitMap, span: PageSpan) -> BitMap:
     """A new set of those of ``pages`` that lie in ``span``."""
+    if span.end - span.first == 1:  # as most ranges of many
+        return BitMap((span.first,)) if span.first in pages else BitMap()
     if not pages:
         return BitMap()
     if span.end - span.first > _FAR:

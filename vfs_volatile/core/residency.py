@@ -102,6 +102,8 @@ class Residency(ABC):
         """See which pages of ``span`` are resident by now, if processes store without us."""
         if self.direct is None or not span:
             return
+        if not self._absent(span) and self.direct.held_in(span) == span.end - span.first:
+            return  # nothing has changed
         seen = BitMap()
         for run in present(self.direct, span):
             seen.add_range(*run)
@@ -222,6 +224,9 @@ class Residency(ABC):
 
     def _held_parts(self, span: PageSpan) -> Iterator[PageSpan]:
         """The parts of ``span`` with resident pages, each within a chunk."""
+        if span.end - span.first == 1 and span.first in self.resident:
+            yield span
+            return
         page = next_page(self.resident, span.first)
         while page is not None and page < span.end:
             part = in_chunk(page, span.end)

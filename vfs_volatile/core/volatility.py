@@ -148,12 +148,14 @@ class Volatility(Cutting):
     def dropped(self, span: PageSpan) -> None:
         """Pages of ``span`` are no longer resident, if they were; if direct, this was seen now."""
         for entry in self.ranges.overlapping(span):
-            if self.direct and span.clip(entry) != entry.span:
+            whole = span.first <= entry.first and entry.end <= span.end
+            if self.direct and not whole:
                 continue  # of the rest nobody knows
-            if not self._holds_any(entry, span.first):
-                self._memory.queue.discard(entry)
-                if self.direct:
-                    self.idle.add(entry.first)
+            if any_in(self._resident, entry) if whole else self._holds_any(entry, span.first):
+                continue
+            self._memory.queue.discard(entry)
+            if self.direct:
+                self.idle.add(entry.first)
 
     def _holds_any(self, entry: VolatileRange, near: int) -> bool:
         """Is a page of ``entry`` resident? Sought from page ``near`` on first: what is dropped in
