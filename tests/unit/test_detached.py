@@ -6,6 +6,7 @@ import errno
 import mmap
 import os
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -14,7 +15,7 @@ import trio
 from vfs_volatile.core.held import present
 from vfs_volatile.core.pages import PageSpan
 from vfs_volatile.fs import remains
-from vfs_volatile.fs.remains import Removed
+from vfs_volatile.fs.remains import InBackground, free_removed
 from vfs_volatile.store import detached
 from vfs_volatile.store.detached import DetachedFile, DetachedTmpfs
 from vfs_volatile.units import PAGE_SIZE
@@ -134,8 +135,8 @@ def free_in_steps(tmpfs: DetachedTmpfs) -> list[int]:
     held = []
 
     async def free() -> None:
-        removed = Removed(tmpfs)
-        tmpfs.when_left = removed.free
+        removed = InBackground(partial(free_removed, tmpfs))
+        tmpfs.when_left = removed.start
         tmpfs.remove("1")
         while removed._busy:
             held.append(tmpfs.held_pages())

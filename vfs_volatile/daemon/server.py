@@ -53,7 +53,7 @@ from vfs_volatile.fs.operations import Operations
 from vfs_volatile.fs.polls import Polls
 from vfs_volatile.fs.purges import Purges
 from vfs_volatile.fs.ranking import Ranking
-from vfs_volatile.fs.remains import Leftovers, Removed, clear_away
+from vfs_volatile.fs.remains import InBackground, clear_away, free_chunks, free_removed
 from vfs_volatile.fs.tree import ROOT, Tree
 from vfs_volatile.processes.connector import subscribe
 from vfs_volatile.processes.identity import is_dying
@@ -111,10 +111,10 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> bool:
         on_pressure=partial(_wake_at_once, purger),
     )
     arena = make_arena()
-    arena.when_left = Leftovers(arena).free
+    arena.when_left = InBackground(partial(free_chunks, arena)).start
     tmpfs, why_not = make_direct_store(config)
     if tmpfs is not None:
-        tmpfs.when_left = Removed(tmpfs).free
+        tmpfs.when_left = InBackground(partial(free_removed, tmpfs)).start
     rules = config.semantics
     electorate = Electorate(
         subscribe() if rules.votes else None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Awaitable, Callable
 
 import trio
 
@@ -44,69 +45,56 @@ def _close(space: AddressSpace) -> bool:
     return True
 
 
-class Leftovers:
-    """Frees in the background what chunks of an arena hold that no file uses."""
+class InBackground:
+    """Does what was left undone, in a task."""
 
-    def __init__(self, arena: Arena) -> None:
-        self._arena = arena
+    def __init__(self, work: Callable[[], Awaitable[None]]) -> None:
+        """``work`` comes to an end when nothing is left."""
+        self._work = work
         self._busy = False
 
-    def free(self) -> None:
-        """Some were left. Without memory for a task they are freed when the next are."""
+    def start(self) -> None:
+        """Something was left. Without memory for a task it is done with the next."""
         if not self._busy:
             try:
-                trio.lowlevel.spawn_system_task(self._free)
+                trio.lowlevel.spawn_system_task(self._run)
                 self._busy = True
             except MemoryError:
                 pass
 
-    async def _free(self) -> None:
+    async def _run(self) -> None:
         try:
-            while self._arena.free_some(CHUNKS_AT_ONCE):
-                await trio.lowlevel.checkpoint()
+            await self._work()
         except Exception:  # would end the daemon, and with it every file
             log.exception("memory that no file uses was not freed")
         finally:
             self._busy = False
 
 
-class Removed:
-    """Frees in the background what large files of the direct path hold that were deleted."""
+async def free_chunks(arena: Arena) -> None:
+    """What chunks of an arena hold that no file uses."""
+    while arena.free_some(CHUNKS_AT_ONCE):
+        await trio.lowlevel.checkpoint()
 
-    def __init__(self, tmpfs: DetachedTmpfs) -> None:
-        self._tmpfs = tmpfs
-        self._busy = False
 
-    def free(self) -> None:
-        """One was left. Without memory for a task it is freed with the next."""
-        if not self._busy:
-            try:
-                trio.lowlevel.spawn_system_task(self._free)
-                self._busy = True
-            except MemoryError:
-                pass
-
-    async def _free(self) -> None:
+async def free_removed(tmpfs: DetachedTmpfs) -> None:
+    """What large files of the direct path hold that were deleted."""
+    while tmpfs.left:
+        fd = tmpfs.left.pop()
         try:
-            while self._tmpfs.left:
-                fd = self._tmpfs.left.pop()
-                try:
-                    await self._free_one(fd)
-                finally:
-                    os.close(fd)
-        except Exception:  # would end the daemon, and with it every file
-            log.exception("a deleted file was not freed in steps")
+            await _free_one(tmpfs, fd)
         finally:
-            self._busy = False
+            os.close(fd)
 
-    async def _free_one(self, fd: int) -> None:
-        """Whoever has it mapped keeps it, and frees it in the end."""
-        for _ in range(_TRIES):  # the kernel has it until we are told that it is closed, or longer
-            if not in_use(fd):
-                while self._tmpfs.free_some(fd):
-                    await trio.lowlevel.checkpoint()
-                return
-            await trio.sleep(_TRY_SECONDS)
+
+async def _free_one(tmpfs: DetachedTmpfs, fd: int) -> None:
+    """Whoever has it mapped keeps it, and frees it in the end."""
+    for _ in range(_TRIES):  # the kernel has it until we are told that it is closed, or longer
+        if not in_use(fd):
+            while tmpfs.free_some(fd):
+                await trio.lowlevel.checkpoint()
+            return
+        await trio.sleep(_TRY_SECONDS)
 
 
 async def _clear_away_in_steps(space: AddressSpace) -> None:
