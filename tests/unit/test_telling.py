@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -12,6 +13,7 @@ from pyroaring import BitMap
 
 from tests.support.space import File, P
 from tests.support.stores import FakeDirectStore
+from vfs_volatile.core import ranges
 from vfs_volatile.core import telling as module
 from vfs_volatile.core.byte_spans import ByteSpan, bytes_of, clip, pages_touched
 from vfs_volatile.core.pages import PageSpan, count, page_set
@@ -48,10 +50,17 @@ def naive(file: File, pages: BitMap, spans: list[ByteSpan]) -> list[int]:
     return found
 
 
-@given(spans, st.lists(page_spans, max_size=8), st.data())
+@pytest.mark.parametrize("few", [0, 16])
+@given(asked=spans, marks=st.lists(page_spans, max_size=8), data=st.data())
 def test_each_page_is_told_once_and_its_ranges_are_cut(
-    asked: list[ByteSpan], marks: list[ByteSpan], data: st.DataObject
+    few: int, asked: list[ByteSpan], marks: list[ByteSpan], data: st.DataObject
 ) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranges, "_FEW", few)
+        check_told(asked, marks, data)
+
+
+def check_told(asked: list[ByteSpan], marks: list[ByteSpan], data: st.DataObject) -> None:
     file = File()
     file.write(0, b"x" * (PAGES * P - 100))
     for mark in marks:
@@ -200,4 +209,24 @@ def test_zeros_hold_memory_again_in_steps() -> None:
     assert held[0] <= 2 * AT_ONCE, "trio gives two their turns in any order"
     assert len(store.pages) == MANY - 1
     assert list(file.volatility.purged) == [2 * MANY - 2]
+    file.check()
+
+
+def test_a_range_that_is_told_of_takes_no_call(file: File) -> None:
+    """At the moment all of them are told at."""
+    telling = looked_at(file, [(0, 0)])
+    for _ in telling.count():
+        pass
+    calls = 0
+
+    def count_call(_frame: object, event: str, _: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(count_call)
+    try:
+        telling.unmark()
+    finally:
+        sys.setprofile(None)
+    assert calls < 1000 < MANY
     file.check()

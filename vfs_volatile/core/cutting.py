@@ -32,24 +32,28 @@ class Cutting(PurgedPages):
         ``spans`` do not overlap, and are in order.
         """
         old: list[VolatileRange] = []
+        at_edges: list[VolatileRange] = []
         for span in spans:
             if not any_in(self.ranges.covered, span):
                 continue
-            met = self.ranges.overlapping(span)
-            old += (entry for entry in met if not old or entry is not old[-1])
+            met = self.ranges.all_overlapping(span)
+            for entry in met if len(met) == 1 else (met[0], met[-1]):
+                whole = span.first <= entry.first and entry.end <= span.end
+                if not whole and not (at_edges and at_edges[-1] is entry):
+                    at_edges.append(entry)
+            old += met[1:] if old and old[-1] is met[0] else met
         if len(old) <= _FEW_RANGES and len(spans) == 1:
             for entry in old:
                 cut = spans[0].clip(entry)
                 self._replace(entry, cut, None)
                 self._count(cut.first - cut.end)
         elif old:
-            self._cut_all(old, spans)
+            self._cut_all(old, _without(at_edges, spans))
         for span in spans if self.drains else ():
             self._leave_drains(span)
 
-    def _cut_all(self, old: list[VolatileRange], spans: Sequence[PageSpan]) -> None:
-        """Cut ``spans`` out of ``old``, the ranges that they meet, without a search for each."""
-        left = _without(old, spans)
+    def _cut_all(self, old: list[VolatileRange], left: list[VolatileRange]) -> None:
+        """End ``old``, of which ``left`` is left."""
         self._end_all(old, [each.first for each in old], [each.end for each in old])
         if not left:
             return

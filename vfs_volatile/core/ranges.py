@@ -20,6 +20,7 @@ from vfs_volatile.core.pages import (
     next_page,
     remove_runs,
     run_end,
+    within,
 )
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ Space: TypeAlias = "AddressSpace | AnonymousSpace"
 AT_ONCE = 1000
 """Ranges that are worked on in one go: some milliseconds. More are taken in steps, and between them
 others get their turn."""
+_FEW = 16
+"""So many are taken one by one."""
 
 Order = tuple[int, int, int, int]
 """(priority, age, first page, whose): the lowest is purged first."""
@@ -156,6 +159,14 @@ class RangeMap:
             if found.first >= span.end:
                 return
             yield found
+
+    def all_overlapping(self, span: PageSpan) -> list[VolatileRange]:
+        """As :meth:`overlapping`; of many without a step of the interpreter for each."""
+        if self.number_in(span) <= _FEW:
+            return list(self.overlapping(span))
+        first = next(self.overlapping(span))
+        rest = within(self._firsts, PageSpan(first.first + 1, span.end))
+        return [first, *map(self._by_first.__getitem__, rest)]
 
     def of_votes(self, span: PageSpan) -> Iterator[VolatileRange]:
         """Those that share a page with ``span`` and that votes alone made, in order, without going
