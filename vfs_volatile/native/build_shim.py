@@ -8,8 +8,8 @@ from cffi import FFI
 
 SOURCES = ("shim.c", "procmap.c", "kcmp.c")
 INCLUDED = (
-    "acl.c", "admission.c", "connection.c", "data.c", "names.c", "ranges.c", "receiving.c",
-    "reserve.c", "session.c", "../fvrange.h",
+    "acl.c", "admission.c", "allocators.c", "connection.c", "data.c", "names.c", "ranges.c",
+    "receiving.c", "reserve.c", "session.c", "shortage.c", "../fvrange.h",
 )  # fmt: skip
 """By those."""
 

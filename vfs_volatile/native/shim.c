@@ -24,6 +24,8 @@
 #include "ranges.c"
 #include "receiving.c"
 #include "reserve.c"
+#include "allocators.c"
+#include "shortage.c"
 #include "admission.c"
 #include "session.c"
 #include "acl.c"

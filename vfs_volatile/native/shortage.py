@@ -1,4 +1,4 @@
-"""When memory runs out requests fail with ENOMEM, and the daemon lives: see reserve.c."""
+"""When memory runs out requests fail with ENOMEM, and the daemon lives: see shortage.c."""
 
 from __future__ import annotations
 
