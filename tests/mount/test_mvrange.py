@@ -109,7 +109,9 @@ def test_a_span_over_several_mappings_and_files(fs: Mount, stretch: AddressRange
     start = stretch.lay(0, one, 6, 2)
     stretch.lay(2, two, 0, 2)
     stretch.lay(4, one, 1, 1)
+    before = int(str(fs.stats()["marks"]))
     mvrange(start + PAGE, 4 * PAGE, VRANGE_VOLATILE, fd=one.fd)
+    assert int(str(fs.stats()["marks"])) - before == 2, "one event for each file"
     assert [(run.start, run.length) for run in one.ranges()] == [pages(1), pages(7)]
     assert [(run.start, run.length) for run in two.ranges()] == [pages(0, 2)]
     one.purge()

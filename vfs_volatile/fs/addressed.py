@@ -9,6 +9,7 @@ import trio
 
 from vfs_volatile.abi.ioctls import VRANGE_VOLATILE, FvrangeArgs
 from vfs_volatile.core.address_space import AddressSpace
+from vfs_volatile.core.byte_spans import ByteSpan
 from vfs_volatile.core.ranges import AT_ONCE
 from vfs_volatile.core.semantics import Semantics
 from vfs_volatile.core.telling import Telling
@@ -147,14 +148,21 @@ class Addressed:
             self._electorate.voted(process, space, boot_ticks())
 
     def _record(self, parts: list[Part], args: FvrangeArgs, purged: list[int], tid: int) -> None:
+        """One event for each file: there may be tens of thousands of mappings."""
+        spans: dict[AddressSpace, list[ByteSpan]] = {}
+        lost: dict[AddressSpace, int] = {}
+        for (space, span), found in zip(parts, purged, strict=True):
+            spans.setdefault(space, []).append(span)
+            lost[space] = lost.get(space, 0) + found
         vote = {"vote": True} if self._rules.votes else {}
-        for (space, (start, length)), lost in zip(parts, purged, strict=True):
+        for space, of_it in spans.items():
+            starts, lengths = zip(*of_it, strict=True)
             if args.mode == VRANGE_VOLATILE:
                 details = {"behavior": args.behavior, "tid": tid}
-                self._journal.record("mark", space, [start], [length], **details, **vote)
+                self._journal.record("mark", space, starts, lengths, **details, **vote)
             else:
                 self._journal.record(
-                    "unmark", space, [start], [length], purged=lost, tid=tid, **vote
+                    "unmark", space, starts, lengths, purged=lost[space], tid=tid, **vote
                 )
 
     def _part(self, handle: Handle, piece: Piece) -> Part:
