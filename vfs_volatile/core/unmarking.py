@@ -19,6 +19,8 @@ from vfs_volatile.core.telling import tell
 
 _FEW_PAGES = 256
 """So many may be looked at one by one; what lies between them may be far more."""
+_LOOK = 12
+"""To find a page that holds memory takes so many times as long as to ask whether one does."""
 
 
 class Unmarking(PageState):
@@ -59,11 +61,20 @@ class Unmarking(PageState):
     @change
     def clean(self, purged: BitMap) -> None:
         """Drop what has been stored in purged pages since, without a report. Raises OSError."""
-        hull = [PageSpan(purged.min(), purged.max() + 1)] if len(purged) > _FEW_PAGES else []
-        for span in hull or runs(purged):
+        for span in self._unseen(purged):
             self.look(span)
         for run in list(runs(purged & self.resident)):
             self._drop(run)
+
+    def _unseen(self, purged: BitMap) -> Iterable[PageSpan]:
+        """Where processes may have stored in purged pages."""
+        if self.direct is None or not purged:
+            return []
+        hull = PageSpan(purged.min(), purged.max() + 1)
+        if len(purged) > _FEW_PAGES + _LOOK * self.direct.held_in(hull):
+            return [hull]
+        direct = self.direct
+        return (run for run in runs(purged) if any_in(self.resident, run) or direct.held_in(run))
 
     @change
     def end_intact(self, start: int, length: int) -> None:
