@@ -14,7 +14,7 @@ import pytest
 from tests.support.errnos import errno_of
 from tests.support.fvrange import PAGE
 from tests.support.mount import LONG_DEADLINE, ROOT, MountFactory, command, run
-from tests.support.mountinfo import is_mounted
+from tests.support.mountinfo import detach, is_mounted
 from tests.support.waiting import PATIENCE, eventually
 from tests.support.watchdog import Watchdog
 
@@ -26,6 +26,26 @@ def test_a_signal_unmounts_and_exits_with_0(mount: MountFactory, how: signal.Sig
     mounted.end(how)
     assert not is_mounted(mounted.path)
     assert list(mounted.path.iterdir()) == []
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_in_the_moment_of_mounting_leaves_no_mount(
+    tmp_path: Path, how: signal.Signals
+) -> None:
+    for number in range(4):  # one alone may come a moment later than it matters
+        path = tmp_path / str(number)
+        path.mkdir()
+        daemon = subprocess.Popen(command("mount", path, "-f"), cwd=ROOT, stdout=subprocess.DEVNULL)
+        try:
+            while not is_mounted(path):
+                assert daemon.poll() is None
+            daemon.send_signal(how)
+            assert daemon.wait(timeout=PATIENCE) == 0
+            assert not is_mounted(path)
+        finally:
+            daemon.kill()
+            daemon.wait()
+            detach(path)
 
 
 def test_a_signal_ends_a_mount_in_use(mount: MountFactory) -> None:

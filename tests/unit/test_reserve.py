@@ -166,6 +166,7 @@ def test_the_first_use_in_a_thread_needs_no_memory(what: str) -> None:
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr[-1000:]
 
 
+ANEW = 3
 IN_PIECES = """
 import ctypes
 import mmap
@@ -189,7 +190,8 @@ while at := libc.malloc(90_000):
     blocks.append(at)
 for at in blocks[:-1]:
     libc.free(at)
-assert memory_is_left()
+if not memory_is_left():
+    raise SystemExit({anew})  # the heap met something else: what was freed is in smaller pieces
 maps = []
 try:
     while True:
@@ -205,5 +207,8 @@ except OSError:
 )
 def test_what_malloc_has_serves_for_all(what: str) -> None:
     """What was freed may be all there is, when nothing more can be mapped."""
-    done = run(IN_PIECES.format(what=what), with_reserve=True)
+    for _ in range(5):
+        done = run(IN_PIECES.format(what=what, anew=ANEW), with_reserve=True)
+        if done.returncode != ANEW:
+            break
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr[-1000:]

@@ -7,7 +7,7 @@ import logging
 import signal
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
 from functools import partial
 
@@ -146,33 +146,34 @@ async def _serve(config: MountConfig, on_ready: Callable[[], None]) -> bool:
     )
     if config.acls:
         shim.want_acls()
-    make_mount(operations, config)
-    read_further_ahead(own)
-    try:
-        make_guardian(own.numbers[1])
-        async with trio.open_nursery() as nursery:
-            requests = shim.install(operations, nursery.start_soon, is_dying)
-            purging = trio.CancelScope()
-            nursery.start_soon(_keep_in_limits, memory, purges, purger, triggers, purging)
-            nursery.start_soon(electorate.follow)
-            nursery.start_soon(electorate.sweep)
-            nursery.start_soon(electorate.orphans.follow)
-            nursery.start_soon(direct.watch, operations.unused)
-            await nursery.start(_stop_on_signal, purges, purging)
-            if metrics is not None:
-                metrics.tell(xattrs, purges, {"mountpoint": config.mountpoint, **facts})
-            with Watchdog(requests).watching():
-                on_ready()
-                systemd.notify("READY=1")
-                log.info("mounted %s", config.mountpoint)
-                await pyfuse3.main(max_tasks=_MAX_TASKS)
-            nursery.cancel_scope.cancel()
-    finally:
-        pyfuse3.close(unmount=True)
-        arena.close()
-        if tmpfs is not None:
-            tmpfs.close()
-        log.info("unmounted %s", config.mountpoint)
+    with trio.open_signal_receiver(*_that_end()) as signals:  # a mount that is not told stays, dead
+        make_mount(operations, config)
+        read_further_ahead(own)
+        try:
+            make_guardian(own.numbers[1])
+            async with trio.open_nursery() as nursery:
+                requests = shim.install(operations, nursery.start_soon, is_dying)
+                purging = trio.CancelScope()
+                nursery.start_soon(_keep_in_limits, memory, purges, purger, triggers, purging)
+                nursery.start_soon(electorate.follow)
+                nursery.start_soon(electorate.sweep)
+                nursery.start_soon(electorate.orphans.follow)
+                nursery.start_soon(direct.watch, operations.unused)
+                nursery.start_soon(_stop_on_signal, signals, purges, purging)
+                if metrics is not None:
+                    metrics.tell(xattrs, purges, {"mountpoint": config.mountpoint, **facts})
+                with Watchdog(requests).watching():
+                    on_ready()
+                    systemd.notify("READY=1")
+                    log.info("mounted %s", config.mountpoint)
+                    await pyfuse3.main(max_tasks=_MAX_TASKS)
+                nursery.cancel_scope.cancel()
+        finally:
+            pyfuse3.close(unmount=True)
+            arena.close()
+            if tmpfs is not None:
+                tmpfs.close()
+            log.info("unmounted %s", config.mountpoint)
     # If others have taken it out, there may be a new one at the same place, of the same number.
     return not (purging.cancel_called and own.is_there())
 
@@ -219,25 +220,28 @@ async def _keep_in_limits(
                 nursery.start_soon(PressureGuard(memory, purges).run, triggers)
 
 
+def _that_end() -> list[signal.Signals]:
+    """Signals that end a mount. SIGHUP: its terminal was closed, and no nohup(1) ignores that."""
+    ending = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        ending.append(signal.SIGHUP)
+    return ending
+
+
 async def _stop_on_signal(
-    purges: Purges, purging: trio.CancelScope, *, task_status: trio.TaskStatus[None]
+    signals: AsyncIterator[int], purges: Purges, purging: trio.CancelScope
 ) -> None:
-    """On SIGTERM, SIGINT or SIGHUP end the main loop, but not under a purge if that can be helped.
+    """End the main loop, but not under a purge if that can be helped.
 
     A purge waits in the kernel for write-backs that this process must still answer; a process
     that stopped to answer would wait for itself.
     """
-    ending = [signal.SIGTERM, signal.SIGINT]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup(1) has it
-        ending.append(signal.SIGHUP)  # a terminal was closed
-    with trio.open_signal_receiver(*ending) as signals:
-        task_status.started()
-        async for _ in signals:
-            systemd.notify("STOPPING=1")
-            purging.cancel()
-            with trio.move_on_after(_STOP_SECONDS):
-                await purges.drains.wait_idle()
-            pyfuse3.terminate()
+    async for _ in signals:
+        systemd.notify("STOPPING=1")
+        purging.cancel()
+        with trio.move_on_after(_STOP_SECONDS):
+            await purges.drains.wait_idle()
+        pyfuse3.terminate()
 
 
 def _facts(rules: Semantics, electorate: Electorate, triggers: Triggers | None) -> dict[str, str]:
