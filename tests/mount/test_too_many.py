@@ -41,6 +41,9 @@ TOO_MANY: dict[str, Act] = {
     ),
     "the whole file": lambda file: file.mark(),
     "by attribute": lambda file: file.set_attribute("volatile", "all"),
+    "marks by attribute": lambda file: file.set_attribute(
+        "volatile", ",".join(f"{(2 * MOST - page) * PAGE}+{PAGE}" for page in (2, 4, 6))
+    ),
     "two cuts": lambda file: fvrange_many(
         file.fd, [((2 * MOST + page) * PAGE, PAGE) for page in (3, 5, 7)], VRANGE_NONVOLATILE
     ),
