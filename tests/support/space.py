@@ -90,3 +90,14 @@ def sought(space: AddressSpace, offset: int, whence: int, steps: list[None] | No
             return int(found.value)
         if steps is not None:
             steps.append(turn)
+
+
+def every_second_page_purged(number: int) -> File:
+    """A file of ``number`` ranges of a page each, purged, and as many pages between them."""
+    made = File(size=4 * number)
+    made.truncate(2 * number * P)
+    for page in range(0, 2 * number, 2):
+        made.write(page * P, b"x" * P)
+        made.mark(page * P, P, 0)
+    made.purge()
+    return made

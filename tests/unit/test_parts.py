@@ -9,7 +9,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.space import File, P
+from tests.support.space import File, P, every_second_page_purged
 from vfs_volatile.core.byte_spans import ByteSpan
 from vfs_volatile.core.pages import PageSpan
 from vfs_volatile.core.ranges import AT_ONCE, RangeMap
@@ -77,14 +77,7 @@ class Turns:
 
 @pytest.fixture
 def file() -> Iterator[File]:
-    """Every second page is a range of its own, and purged."""
-    number = 4 * AT_ONCE
-    made = File(size=4 * number)
-    made.truncate(2 * number * P)
-    for page in range(0, 2 * number, 2):
-        made.write(page * P, b"x" * P)
-        made.mark(page * P, P, 0)
-    made.purge()
+    made = every_second_page_purged(4 * AT_ONCE)
     yield made
     made.check()
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyroaring import BitMap
 
-from tests.support.space import File, P
+from tests.support.space import File, P, every_second_page_purged
 from tests.support.stores import FakeDirectStore
 from vfs_volatile.core import ranges
 from vfs_volatile.core import telling as module
@@ -80,14 +80,7 @@ def check_told(asked: list[ByteSpan], marks: list[ByteSpan], data: st.DataObject
 
 @pytest.fixture
 def file() -> File:
-    """Every second page is a range of its own, and purged."""
-    made = File(size=4 * MANY)
-    made.truncate(2 * MANY * P)
-    for page in range(0, 2 * MANY, 2):
-        made.write(page * P, b"x" * P)
-        made.mark(page * P, P, 0)
-    made.purge()
-    return made
+    return every_second_page_purged(MANY)
 
 
 @pytest.fixture

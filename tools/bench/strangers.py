@@ -116,19 +116,23 @@ def _be_stranger(directory: Path, attack: Attack, begin: Callable[[], None]) -> 
     attack(os.open("file", os.O_RDWR | os.O_CREAT), begin)
 
 
-def _every_other_page(number: int) -> list[tuple[int, int]]:
-    first = number * _VEC
-    return [(2 * page * PAGE_SIZE, PAGE_SIZE) for page in range(first, first + _VEC)]
+def _on_every_other_page(fd: int, mode: int) -> None:
+    for first in range(0, _RANGES - _VEC, _VEC):
+        pages = range(2 * first, 2 * (first + _VEC), 2)
+        fvrange_many(fd, [(page * PAGE_SIZE, PAGE_SIZE) for page in pages], mode)
+
+
+def _make_ranges(fd: int) -> None:
+    os.ftruncate(fd, 2 * _RANGES * PAGE_SIZE)
+    _on_every_other_page(fd, VRANGE_VOLATILE)
 
 
 def _mark_ranges(fd: int, begin: Callable[[], None]) -> None:
     """Marks and unmarks ranges, 512 at a time."""
-    os.ftruncate(fd, 2 * _RANGES * PAGE_SIZE)
     begin()
     while True:
-        for mode in (VRANGE_VOLATILE, VRANGE_NONVOLATILE):
-            for number in range(_RANGES // _VEC):
-                fvrange_many(fd, _every_other_page(number), mode)
+        _make_ranges(fd)
+        _on_every_other_page(fd, VRANGE_NONVOLATILE)
 
 
 def _name_the_whole(fd: int, begin: Callable[[], None]) -> None:
@@ -148,12 +152,6 @@ def _read_attributes(fd: int, begin: Callable[[], None]) -> None:
             os.getxattr(fd, "user.fvrange.volatile")
         except OSError:  # E2BIG
             continue
-
-
-def _make_ranges(fd: int) -> None:
-    os.ftruncate(fd, 2 * _RANGES * PAGE_SIZE)
-    for number in range(_RANGES // _VEC):
-        fvrange_many(fd, _every_other_page(number), VRANGE_VOLATILE)
 
 
 def _purge(fd: int, begin: Callable[[], None]) -> None:

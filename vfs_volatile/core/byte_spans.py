@@ -67,7 +67,7 @@ def bytes_in_file(spans: Iterable[Spanning], size: int) -> Iterator[ByteSpan]:
     """The bytes of each of ``spans`` in a file of ``size`` bytes, as (start, length)."""
     for span in spans:
         start, end = span.first * PAGE_SIZE, span.end * PAGE_SIZE
-        yield start, (min(size, end)) - start
+        yield start, min(end, size) - start
 
 
 class Met:

@@ -24,7 +24,7 @@ _MOST_PAGES = 1 << 26
 """Of one allocation: 256 GiB. What is kept here of a claim grows with its size."""
 _MOST_REGIONS = 1 << 12
 _MOST_RANGES = 1 << 16
-"""Of one process: to fork takes some 40 us for each region and 2 us for each range, at one moment.
+"""Of one process: to fork takes some 40 us for each region and 3 us for each range, at one moment.
 """
 _REGION_RANGES = 16
 """A region takes as much of the daemon's memory as so many ranges."""
